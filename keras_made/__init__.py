@@ -1,0 +1,29 @@
+"""Autoregressive density estimation in Keras 3, built around MADE."""
+
+from keras_made.autoregressive import Autoregressive
+from keras_made.conditionals import (
+    Bernoulli,
+    Categorical,
+    Columns,
+    Conditional,
+    MixtureOfLogistics,
+    MixtureOfNormals,
+    Normal,
+)
+from keras_made.density import AutoregressiveDensity, LikelihoodModel
+from keras_made.made import MADE
+
+__all__ = [
+    "MADE",
+    "Autoregressive",
+    "AutoregressiveDensity",
+    "Bernoulli",
+    "Categorical",
+    "Columns",
+    "Conditional",
+    "LikelihoodModel",
+    "MixtureOfLogistics",
+    "MixtureOfNormals",
+    "Normal",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,935 @@
+"""Densities as Keras models: `fit` is maximum likelihood."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made import conditionals
+from keras_made.autoregressive import Autoregressive, check_positive, generate
+from keras_made.compiling import compiled, run_in_chunks
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class NegativeLogLikelihood(keras.losses.Loss):
+    """Mean of -log p over rows in nats; a row of weight 2 counts as two rows."""
+
+    def __init__(self, reduction="mean_with_sample_weight", name="nll", **kwargs):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+
+    def call(self, y_true, y_pred):
+        return -y_pred
+
+
+class LikelihoodModel(keras.Model):
+    """Base of the models whose output is log p of each row.
+
+    Keras's own loop then does everything: `fit` maximises the likelihood, `evaluate`
+    gives the mean negative log-likelihood, `predict` log p of each row.
+
+    A subclass writes `compute_log_prob`, `build`, `event_shape`, `context_size` and
+    `check_support`.
+    """
+
+    def __init__(self, **kwargs):
+        # Rows keep their precision until the density has compared them with levels
+        # and locations; networks cast what they hear.
+        super().__init__(autocast=False, **kwargs)
+        self._nll = NegativeLogLikelihood()
+        self._nll_tracker = keras.metrics.Mean(name="nll")
+        self._bits_tracker = keras.metrics.Mean(name="bits_per_dim")
+        self._functions = {}
+
+    # What a subclass writes -----------------------------------------------------------
+
+    @property
+    def event_shape(self):
+        """Shape of one row; None before it is known."""
+        raise NotImplementedError
+
+    @property
+    def context_size(self) -> int:
+        """Width of the context, 0 for none."""
+        raise NotImplementedError
+
+    def compute_log_prob(self, x, context, training):
+        """log p of each row, float: what `call` returns."""
+        raise NotImplementedError
+
+    def check_support(self, x: np.ndarray) -> None:
+        """Raise a ValueError when a row cannot come from this density."""
+
+    # Keras's loop ---------------------------------------------------------------------
+
+    def call(self, inputs, training=False):
+        x, context = split_inputs(inputs)
+        x = ops.cast(x, self.density_dtype)
+        if context is not None:
+            context = ops.cast(context, self.density_dtype)
+        return self.compute_log_prob(x, context, training)
+
+    @property
+    def density_dtype(self) -> str:
+        """float64 under a float64 policy, float32 under every other."""
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    def compute_output_shape(self, input_shape):
+        x_shape, _ = split_shapes(input_shape)
+        return tuple(x_shape[: len(x_shape) - len(self.event_shape)])
+
+    def compile(self, optimizer="adam", **kwargs):
+        """As `keras.Model.compile`; the loss is fixed, -log p.
+
+        Args:
+            optimizer: name or instance.
+            **kwargs: `jit_compile`, `steps_per_execution`, `run_eagerly`, ...
+
+        Raises:
+            ValueError: if a loss or metric is given.
+        """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"`{name}` cannot be chosen: the loss of a density is its negative "
+                    "log-likelihood, and `nll` and `bits_per_dim` are reported. "
+                    f"Received: {name}={kwargs[name]!r}. Leave it out."
+                )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        loss = self._nll(y_pred, y_pred, sample_weight)
+        if self.losses:
+            loss = loss + super().compute_loss(x=x, y_pred=y_pred, training=training)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        bits = math.prod(self.event_shape) * math.log(2.0)
+        self._nll_tracker.update_state(-y_pred, sample_weight=sample_weight)
+        self._bits_tracker.update_state(-y_pred / bits, sample_weight=sample_weight)
+        return self.get_metrics_result()
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        *args,
+        sample_weight=None,
+        validation_data=None,
+        **kwargs,
+    ):
+        """Maximise the likelihood; arguments as in `keras.Model.fit`.
+
+        Args:
+            x: array `(n, *event_shape)`, or a tuple `(x, context)`; or a `tf.data`
+                dataset, generator or `PyDataset` of such batches, context as
+                `((x, context),)`. Arrays are checked first; streams are not.
+            y: not used. A density has no target.
+            *args: as in Keras.
+            sample_weight: `(n,)`; a row of weight 2 counts as two rows.
+            validation_data: like `x`.
+            **kwargs: as in Keras.
+
+        Returns:
+            A `History` with `loss` (with penalties), `nll` in nats, `bits_per_dim`.
+        """
+        x, y = self._check_data(x, y, sample_weight)
+        if isinstance(validation_data, list | tuple) or is_array(validation_data):
+            validation_data = self._check_validation(validation_data)
+        return super().fit(
+            x,
+            y,
+            *args,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            **kwargs,
+        )
+
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        *args,
+        sample_weight=None,
+        return_dict=False,
+        **kwargs,
+    ):
+        """Mean negative log-likelihood of the rows in nats, without penalties.
+
+        Arguments are those of `fit`. With `return_dict=True`, the dict of `loss`,
+        `nll` and `bits_per_dim`.
+        """
+        if "_use_cached_eval_dataset" not in kwargs:
+            x, y = self._check_data(x, y, sample_weight)
+        logs = super().evaluate(
+            x, y, *args, sample_weight=sample_weight, return_dict=True, **kwargs
+        )
+        return logs if return_dict else logs["nll"]
+
+    def predict(self, x, *args, **kwargs):
+        """log p of each row in nats, `(n,)` NumPy; `x` as in `fit`."""
+        x, _ = self._check_data(x)
+        return super().predict(x, *args, **kwargs)
+
+    def log_prob(self, x, context=None, verbose="auto"):
+        """log p of each row in nats.
+
+        Args:
+            x: `(n, *event_shape)`. Arrays are checked and scored in chunks by a
+                compiled function; a tensor is taken as it is, with its gradient.
+            context: `(n, C)`, or `(C,)` for all rows.
+            verbose: 0, 1, or `"auto"` for a progress bar when there are many chunks.
+
+        Returns:
+            A tensor `(n,)`, float32 (float64 under a float64 policy).
+
+        Raises:
+            ValueError: for rows outside the support, or a wrong shape.
+        """
+        if not is_array(x):
+            return self(x if context is None else (x, context))
+        x, context = self.check_inputs(x, context)
+        return run_in_chunks(
+            self._function("log_prob", lambda *inputs: self.call(inputs)),
+            [x, context],
+            self.floats_per_row(),
+            verbose,
+        )
+
+    def floats_per_row(self) -> int:
+        """About how many floats are held to score or draw one row."""
+        return 16 * math.prod(self.event_shape)
+
+    def _function(self, name, function):
+        """The compiled form of `function`, made at first use and kept."""
+        if name not in self._functions:
+            self._functions[name] = compiled(self, function)
+        return self._functions[name]
+
+    # Checks ---------------------------------------------------------------------------
+
+    def _check_data(self, x, y=None, sample_weight=None):
+        if y is not None:
+            raise ValueError(
+                "A density has no target. Received: y. For a conditional density pass "
+                "one tuple, (x, context); a `tf.data` dataset yields ((x, context),)."
+            )
+        if not is_stream(x):
+            x, context = split_inputs(x)
+            x, context = self.check_inputs(x, context)
+            if sample_weight is not None:
+                # Keras drops the weights when there is no target.
+                y = np.zeros(len(x), "float32")
+            x = x if context is None else (x, context)
+        return x, y
+
+    def _check_validation(self, data):
+        if isinstance(data, list | tuple) and len(data) == 1:
+            data = data[0]
+        if isinstance(data, list | tuple) and len(data) == 3:
+            x, y, sample_weight = data
+        else:
+            x, y, sample_weight = data, None, None
+        x, y = self._check_data(x, y, sample_weight)
+        return (x,) if sample_weight is None else (x, y, sample_weight)
+
+    def check_inputs(self, x, context=None, missing=False):
+        """Rows and context as arrays of the right shape, or a ValueError.
+
+        Args:
+            x: array-like `(n, *event_shape)`.
+            context: array-like `(n, C)` or `(C,)`, or None.
+            missing: whether NaN is allowed in `x`.
+
+        Returns:
+            `(x, context)`, NumPy; context `(n, C)` or None. Builds the model.
+        """
+        x = to_array("x", x)
+        self._check_shape(x)
+        _check_finite("x", x, missing)
+        if context is not None:
+            context = self.check_context(context, len(x))
+        if not self.built:
+            self.build(x.shape if context is None else (x.shape, context.shape))
+        if context is None and self.context_size:
+            raise ValueError(
+                f"The model has a context of size {self.context_size}. Pass it: "
+                "fit((x, context)), log_prob(x, context)."
+            )
+        self.check_support(np.nan_to_num(x) if missing else x)
+        return x, context
+
+    def _check_shape(self, x):
+        event_shape = self.event_shape
+        if event_shape is None and x.ndim == 2 and x.size:
+            return
+        if event_shape is None or x.ndim != 1 + len(event_shape) or not x.size:
+            expected = "D," if event_shape is None else str(event_shape)[1:-1]
+            raise ValueError(
+                f"`x` must have shape (n, {expected.rstrip(',')}), with n at least 1. "
+                f"Received: shape {x.shape}."
+            )
+        if x.shape[1:] != tuple(event_shape):
+            raise ValueError(
+                f"`x` must hold events of shape {tuple(event_shape)}, as the model was "
+                f"made for. Received: shape {x.shape}."
+            )
+
+    def check_context(self, context, num_rows):
+        """Context as an array `(num_rows, C)`, or a ValueError."""
+        context = to_array("context", context)
+        if context.ndim == 1:
+            context = np.tile(context, (num_rows, 1))
+        if self.built and context.shape[-1] != self.context_size:
+            declared = f"of size {self.context_size}" if self.context_size else "none"
+            raise ValueError(
+                f"The context that the model was built with is {declared}. Received: "
+                f"context of shape {context.shape}."
+            )
+        if context.ndim != 2 or len(context) != num_rows:
+            raise ValueError(
+                f"`context` must have shape ({num_rows}, C), one row for each row, or "
+                f"(C,). Received: shape {context.shape}."
+            )
+        _check_finite("context", context)
+        return context
+
+    def _require_built(self):
+        if self.event_shape is None:
+            raise ValueError(
+                f"{type(self).__name__} does not know its number of variables yet. "
+                "`fit` it, or call `build((None, D))`, first."
+            )
+        if not self.built:
+            self.build((None, *self.event_shape))
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class AutoregressiveDensity(LikelihoodModel):
+    """p(x) = product of p(x_i | the entries before x_i), as a Keras model.
+
+        log p(x) = sum_i log p(x_i; network(x)_i)
+
+    A network with K structures is the mixture of its K densities (log-mean-exp of K
+    scores, K passes), which is a density; an average of their parameters would not be.
+
+    Args:
+        network: an `Autoregressive` layer, such as `MADE`.
+        conditional: what one entry is like: `"bernoulli"`, `"normal"`, or an object
+            such as `Categorical(10)` with as many `num_params` as the network gives.
+        normalization: a `keras.layers.Normalization` adapted to the data, for real
+            variables: the network sees standardised values, log p stays in the data's
+            own units (its log-determinant is counted), and it is saved with the model.
+            Discrete columns pass it unchanged.
+        rows: structures to score and sample with, a sequence of ints. None: all K.
+            The mixture of some is a density too, and costs as many passes.
+
+    Input shape:
+        `(n, *event_shape)`, or a tuple with a context `(n, C)`.
+
+    Output shape:
+        `(n,)`: log p of each row in nats.
+
+    Raises:
+        ValueError: if the network's `num_params` are not those of the conditional.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_made import MADE
+        >>> x = (np.random.RandomState(0).rand(64, 6) < 0.3).astype("float32")
+        >>> model = AutoregressiveDensity(MADE([16]), "bernoulli")
+        >>> model.compile("adam")
+        >>> history = model.fit(x, epochs=1, verbose=0)
+        >>> tuple(model.log_prob(x).shape), tuple(model.sample(3).shape)
+        ((64,), (3, 6))
+
+    Reference:
+        Germain et al. 2015, "MADE", https://arxiv.org/abs/1502.03509; Uria, Murray,
+        Larochelle 2014, "A Deep and Tractable Density Estimator" (mixtures over
+        orderings), https://arxiv.org/abs/1310.1757
+    """
+
+    def __init__(
+        self,
+        network: Autoregressive,
+        conditional="bernoulli",
+        *,
+        normalization=None,
+        rows=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(network, Autoregressive):
+            raise ValueError(
+                "`network` must be an Autoregressive layer such as MADE. Received: "
+                f"{network!r}."
+            )
+        self.network = network
+        self.conditional = conditionals.get(conditional)
+        if network.params_per_entry != self.conditional.num_params:
+            raise ValueError(
+                f"{self.conditional!r} has {self.conditional.num_params} parameters "
+                f"per entry, and the network gives {network.params_per_entry}. Make "
+                f"the network with num_params={self.conditional.num_params}."
+            )
+        self._attach_encoder()
+        self.normalization = normalization
+        if normalization is not None and not np.any(self.conditional.continuous):
+            raise ValueError(
+                f"`normalization` is for real variables. {self.conditional!r} is "
+                "discrete; leave it out."
+            )
+        self.rows = None if rows is None else [int(row) for row in rows]
+        for row in self.rows or []:
+            network._check_row(row)
+        if self.rows == []:
+            raise ValueError("`rows` must name at least one structure, or be None.")
+
+    def _attach_encoder(self):
+        """Let the network hear entries in the form that the conditional gives them."""
+        network, conditional = self.network, self.conditional
+        encodes = type(conditional).encode is not conditionals.Conditional.encode
+        if not encodes or network.encoder is not None:
+            return
+        if network.built and conditional.num_features != 1:
+            raise ValueError(
+                f"The network was built on plain numbers, and {conditional!r} gives "
+                f"{conditional.num_features} features per entry. Make the density "
+                "before the network is called, or the network with "
+                "encoder=<the conditional>."
+            )
+        network.encoder = conditional
+
+    @property
+    def event_shape(self):
+        return self.network.event_shape
+
+    @property
+    def context_size(self) -> int:
+        return self.network.context_size
+
+    @property
+    def _rows(self):
+        return self.rows or list(range(self.network.num_masks))
+
+    def build(self, input_shape):
+        x_shape, context_shape = split_shapes(input_shape)
+        if not self.network.built:
+            self.network.build(x_shape, context_shape)
+        if self.normalization is not None and not self.normalization.built:
+            self.normalization.build(x_shape)
+        self.built = True
+
+    def check_support(self, x):
+        self.conditional.check(x)
+
+    # log p ----------------------------------------------------------------------------
+
+    def compute_log_prob(self, x, context, training):
+        z, log_det = self._standardize(x)
+        if training or len(self._rows) == 1:
+            row = None if training else self._rows[0]
+            return self._member_log_prob(z, context, row, training) + log_det
+        rows = ops.convert_to_tensor(self._rows, "int32")
+        members = ops.map(
+            lambda row: self._member_log_prob(z, context, row, False), rows
+        )
+        return ops.logsumexp(members, axis=0) - math.log(len(self._rows)) + log_det
+
+    def _member_log_prob(self, z, context, row, training):
+        params = self.network(z, context, row=row, training=training)
+        if self.network.num_params is None:
+            params = params[..., None]
+        entries = self.conditional.log_prob(ops.cast(params, self.density_dtype), z)
+        axes = tuple(range(len(z.shape) - len(self.event_shape), len(z.shape)))
+        return ops.sum(entries, axis=axes)
+
+    def _standardize(self, x):
+        """Standardised entries and the log-determinant of the map."""
+        if self.normalization is None:
+            return x, 0.0
+        loc, scale = self._loc_and_scale()
+        return (x - loc) / scale, -ops.sum(ops.log(scale))
+
+    def _loc_and_scale(self):
+        """Of every entry; discrete columns stay as they are."""
+        real = np.broadcast_to(self.conditional.continuous, self.event_shape)
+        mean = ops.cast(self.normalization.mean, self.density_dtype)[0]
+        scale = ops.sqrt(ops.cast(self.normalization.variance, self.density_dtype))[0]
+        # A constant column has no scale; Keras leaves it unscaled likewise.
+        scale = ops.maximum(scale, keras.config.epsilon())
+        return ops.where(real, mean, 0.0), ops.where(real, scale, 1.0)
+
+    # Generation -----------------------------------------------------------------------
+
+    def sample(self, num_samples, context=None, seed=None, verbose="auto"):
+        """Exact draws, for about one forward pass of arithmetic with `MADE`.
+
+        With K structures the draws are stratified: each gives the same number, up to
+        one.
+
+        Args:
+            num_samples: number of draws, at least 1.
+            context: `(C,)` for all draws or `(num_samples, C)`.
+            seed: int, `keras.random.SeedGenerator` or None.
+            verbose: 0, 1, or `"auto"` for a progress bar when there are many chunks.
+
+        Returns:
+            A float tensor `(num_samples, *event_shape)`.
+        """
+        check_positive("num_samples", num_samples)
+        self._require_built()
+        if context is not None:
+            context = self.check_context(context, num_samples)
+        elif self.context_size:
+            raise ValueError(
+                f"The model has a context of size {self.context_size}. Pass "
+                f"`context`, ({self.context_size},) for all draws."
+            )
+        seeds = _seed_generator(seed)
+        members = self._choose_members(num_samples, seeds)
+        x, _ = self._generate(members, context, seeds, verbose=verbose)
+        return x
+
+    def _choose_members(self, num_samples, seeds):
+        """A structure for each draw, evenly; which comes first is left to chance."""
+        rows = np.array(self._rows, "int32")
+        if len(rows) > 1:
+            noise = conditionals.draw_uniforms((len(rows),), seeds)
+            rows = rows[np.argsort(_to_numpy(noise))]
+        return rows[np.arange(num_samples) % len(rows)]
+
+    def impute(
+        self,
+        x,
+        observed=None,
+        context=None,
+        num_particles=1,
+        seed=None,
+        num_copies=None,
+        verbose="auto",
+    ):
+        """Fill in what is missing by a draw from p(missing | observed).
+
+        With an order-agnostic network (random orderings, `num_masks` > 1) and one
+        particle the draw is exact: each row is completed under an ordering that has
+        its observed entries first. Any other network completes each row
+        `num_particles` times in its own ordering, each missing entry given the entries
+        before it, and keeps one with probability proportional to the likelihood of the
+        observed entries: an approximation that becomes exact as the particles grow,
+        and with one particle ignores observed entries that come later.
+
+        Args:
+            x: `(n, *event_shape)`.
+            observed: bools of the shape of `x`, or of one event. None: NaN marks what
+                is missing.
+            context: `(n, C)` or `(C,)`.
+            num_particles: draws to choose from; 1 for the exact path.
+            seed: int, `keras.random.SeedGenerator` or None.
+            num_copies: number of completions of every row (multiple imputation). None:
+                one, without an axis of its own.
+            verbose: 0, 1, or `"auto"` for a progress bar when there are many chunks.
+
+        Returns:
+            A float tensor `(n, *event_shape)`, or `(num_copies, n, *event_shape)`, with
+            the observed entries untouched.
+        """
+        check_positive("num_particles", num_particles)
+        check_positive("num_copies", num_copies or 1)
+        x, observed, context = self._check_missing(x, observed, context)
+        copies = num_copies or 1
+        job = [_repeat_rows(a, copies) for a in (x, observed, context)]
+        seeds = _seed_generator(seed)
+        if self.network.order_agnostic and num_particles == 1:
+            result = self._impute_exactly(*job, seeds, verbose)
+        else:
+            result = self._impute_by_particles(*job, num_particles, seeds, verbose)
+        shape = (len(x), *self.event_shape)
+        return ops.reshape(result, shape if num_copies is None else (copies, *shape))
+
+    def _impute_exactly(self, x, observed, context, seeds, verbose):
+        members = np.full(len(x), self._rows[0], "int32")
+        order = self.observed_first(observed)
+        result, _ = self._generate(
+            members, context, seeds, order, x, observed, verbose=verbose
+        )
+        return result
+
+    def _impute_by_particles(self, x, observed, context, particles, seeds, verbose):
+        size = len(x)
+        x, observed, context = (
+            _repeat_rows(a, particles) for a in (x, observed, context)
+        )
+        members = self._choose_members(particles, seeds)
+        result, weights = self._generate(
+            np.repeat(members, size),
+            context,
+            seeds,
+            None,
+            x,
+            observed,
+            counted=observed,
+            verbose=verbose,
+        )
+        weights = _to_numpy(weights).reshape(particles, size)
+        noise = _to_numpy(conditionals.draw_uniforms((particles, size), seeds))
+        # The largest of log w - log(-log u) falls on each particle in proportion to w.
+        chosen = np.argmax(weights - np.log(-np.log(noise)), axis=0)
+        return ops.take(result, chosen * size + np.arange(size), axis=0)
+
+    def conditional_log_prob(
+        self, x, observed, context=None, num_particles=100, seed=None, verbose="auto"
+    ):
+        """log p(missing part | observed part) of complete rows, in nats.
+
+        Exact for an order-agnostic network, under the ordering with the observed
+        entries first that `impute` uses. For others log p(x) - log p(observed), the
+        latter estimated with `num_particles` completions: an approximation, exact when
+        the observed entries come first anyway.
+
+        Args:
+            x: complete rows `(n, *event_shape)`.
+            observed: bools of the shape of `x`, or of one event.
+            context: `(n, C)` or `(C,)`.
+            num_particles: completions behind the estimate; not used when exact.
+            seed: of the estimate.
+            verbose: as in `impute`.
+
+        Returns:
+            A float tensor `(n,)`.
+        """
+        check_positive("num_particles", num_particles)
+        x, context = self.check_inputs(x, context)
+        observed = _check_observed(observed, x)
+        seeds = _seed_generator(seed)
+        if self.network.order_agnostic:
+            _, total = self._generate(
+                np.full(len(x), self._rows[0], "int32"),
+                context,
+                seeds,
+                self.observed_first(observed),
+                x,
+                np.ones_like(observed),
+                counted=~observed,
+                verbose=verbose,
+            )
+            return total - self._log_scales(~observed)
+        whole = self.log_prob(x, context, verbose)
+        return whole - self._log_prob_observed(
+            x, observed, context, num_particles, seeds, verbose
+        )
+
+    def _log_prob_observed(self, x, observed, context, particles, seeds, verbose):
+        """log p(observed part), by importance sampling."""
+        size, members = len(x), self._choose_members(particles, seeds)
+        job = [_repeat_rows(a, particles) for a in (x, observed, context)]
+        _, weights = self._generate(
+            np.repeat(members, size),
+            job[2],
+            seeds,
+            None,
+            job[0],
+            job[1],
+            counted=job[1],
+            verbose=verbose,
+        )
+        weights = ops.reshape(weights, (particles, size))
+        mean = ops.logsumexp(weights, axis=0) - math.log(particles)
+        return mean - self._log_scales(observed)
+
+    def _log_scales(self, entries):
+        """Sum of the log scales of the standardisation over some entries."""
+        if self.normalization is None:
+            return 0.0
+        _, scale = self._loc_and_scale()
+        logs = ops.where(entries, ops.log(scale), 0.0)
+        return ops.sum(ops.reshape(logs, (len(entries), -1)), axis=1)
+
+    def observed_first(self, observed: np.ndarray) -> np.ndarray:
+        """The ordering in which each row is completed: observed entries first.
+
+        Args:
+            observed: bools `(n, *event_shape)`.
+
+        Returns:
+            Entries in order of generation, ints `(n, event_size)`.
+        """
+        order = self.network.orders()[self._rows[0]]
+        missing = ~observed.reshape(len(observed), -1)[:, order]
+        return order[np.argsort(missing, axis=1, kind="stable")].astype("int32")
+
+    def _check_missing(self, x, observed, context):
+        x = to_array("x", x)
+        if observed is None:
+            observed = ~np.isnan(x)
+        observed = _check_observed(observed, x)
+        x, context = self.check_inputs(np.where(observed, x, np.nan), context, True)
+        return np.nan_to_num(x), observed, context
+
+    def _generate(
+        self,
+        members,
+        context,
+        seeds,
+        order=None,
+        known=None,
+        observed=None,
+        counted=None,
+        verbose="auto",
+    ):
+        """Rows generated member by member, or all at once when each has its order.
+
+        Args:
+            members: structure of each row, ints `(n,)`.
+            context: `(n, C)` or None.
+            seeds: a `SeedGenerator`.
+            order: entries in the order each row wants them, `(n, event_size)`.
+            known: values to keep where `observed`, `(n, *event_shape)`.
+            observed: bools of that shape.
+            counted: bools of that shape: the entries whose log-probability is summed.
+            verbose: as in `sample`.
+
+        Returns:
+            `(x, total)`: tensors `(n, *event_shape)` and `(n,)`.
+        """
+        network, present = self.network, np.unique(members)
+        flat = (len(members), network.event_size)
+        known, observed, counted = (
+            None if a is None else np.reshape(a, flat)
+            for a in (known, observed, counted)
+        )
+        # Rows with an order of their own run together, but their weights are gathered
+        # row by row; many rows to a structure run faster apart.
+        together = network.orderings_only and len(members) < 64 * len(present)
+        if order is None and len(present) > 1 and together:
+            order = network.orders()[members]
+            members, present = np.full_like(members, present[0]), present[:1]
+        arrays = [members, context, order, known, observed, counted]
+        pieces = []
+        for member in present:
+            rows = np.flatnonzero(members == member)
+            piece = [None if a is None else a[rows] for a in arrays]
+            pieces.append(self._generate_member(member, piece, seeds, verbose))
+        joined = pieces[0] if len(pieces) == 1 else ops.concatenate(pieces)
+        if len(pieces) > 1:
+            places = np.argsort(np.argsort(members, kind="stable"), kind="stable")
+            joined = ops.take(joined, places, axis=0)
+        x = ops.reshape(joined[:, :-1], (-1, *self.event_shape))
+        return x, joined[:, -1]
+
+    def _generate_member(self, member, arrays, seeds, verbose):
+        function = self._function("generate", self.generate_rows)
+        row = ops.convert_to_tensor(member, "int32")
+        shape = self.noise_shape
+
+        def run(members, *rest):
+            noise = conditionals.draw_uniforms((len(members), *shape), seeds)
+            rest = [None if a is None else ops.convert_to_tensor(a) for a in rest]
+            return function(row, noise, *rest)
+
+        floats = self.floats_per_row()
+        return run_in_chunks(run, arrays, floats, verbose)
+
+    @property
+    def noise_shape(self):
+        """Shape of the uniform noise behind one row."""
+        network = self.network
+        return network.num_steps, network.step_size, self.conditional.num_uniforms
+
+    def generate_rows(
+        self,
+        row,
+        noise,
+        context=None,
+        order=None,
+        known=None,
+        observed=None,
+        counted=None,
+    ):
+        """Tensors in, tensors out: what `sample` and `impute` compile.
+
+        Args:
+            row: integer scalar, the structure.
+            noise: uniforms `(n, *noise_shape)`.
+            context: `(n, C)` or None.
+            order: ints `(n, event_size)`, or None for that of `row`.
+            known: values to keep where `observed`, `(n, event_size)`, or None.
+            observed: bools `(n, event_size)`, or None.
+            counted: bools `(n, event_size)`, or None.
+
+        Returns:
+            Floats `(n, event_size + 1)`: the entries, and in the last column the
+            summed log-probability of those `counted`.
+        """
+        network = self.network
+        batch, width = ops.shape(noise)[0], network.step_size
+        noise = ops.transpose(noise, (1, 0, 2, 3))
+        orders = order
+        if order is None:
+            orders = ops.take(network.orders(), row, axis=0)[None]
+        if known is not None:
+            raw = ops.cast(known, "float32")
+            shaped = ops.reshape(raw, (-1, *self.event_shape))
+            known = ops.reshape(self._standardize(shaped)[0], (-1, network.event_size))
+        if context is not None:
+            context = ops.cast(context, self.density_dtype)
+
+        def draw(params, t):
+            start = (0, t * width)
+            entries = ops.slice(orders, start, (ops.shape(orders)[0], width))
+            conditional = self.conditional.at(entries)
+            x = conditional.draw(params, ops.take(noise, t, axis=0))
+            total = ops.zeros((batch,))
+            if known is not None:
+                x = ops.where(_pick(observed, entries), _pick(known, entries), x)
+            if counted is not None:
+                log_prob = conditional.log_prob(params, x)
+                log_prob = ops.where(_pick(counted, entries), log_prob, 0.0)
+                total = ops.sum(log_prob, axis=-1)
+            return x, total
+
+        values, total = generate(network, draw, batch, context, row, order)
+        values = ops.reshape(ops.transpose(values, (1, 0, 2)), (batch, -1))
+        x = _pick(values, ops.argsort(orders, axis=-1))
+        if self.normalization is not None:
+            loc, scale = self._loc_and_scale()
+            x = x * ops.reshape(scale, (1, -1)) + ops.reshape(loc, (1, -1))
+        if known is not None:
+            x = ops.where(observed, raw, x)
+        return ops.concatenate([x, total[:, None]], axis=-1)
+
+    def distribution(self, context=None):
+        """This density as a `tfd.Distribution` (TensorFlow).
+
+        It reads the model's weights as they are at each call, and shows them in
+        `trainable_variables`.
+
+        Args:
+            context: None, `(C,)`, or a batch `(..., C)`, which is its batch shape.
+        """
+        if keras.backend.backend() != "tensorflow":
+            raise ImportError(
+                "`distribution` needs Keras on TensorFlow. The backend is "
+                f"{keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow."
+            )
+        from keras_made.distributions import AutoregressiveDistribution
+
+        self._require_built()
+        return AutoregressiveDistribution(self, context)
+
+    def get_config(self):
+        return {
+            **keras.Model.get_config(self),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "conditional": keras.saving.serialize_keras_object(self.conditional),
+            "normalization": keras.saving.serialize_keras_object(self.normalization),
+            "rows": self.rows,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("network", "conditional", "normalization"):
+            config[name] = keras.saving.deserialize_keras_object(
+                config[name], custom_objects
+            )
+        return cls(**config)
+
+
+def split_inputs(inputs):
+    """`(x, context)` of what a model was called with; context None when absent."""
+    if not isinstance(inputs, tuple):
+        return inputs, None
+    if len(inputs) == 1:
+        return inputs[0], None
+    if len(inputs) != 2:
+        raise ValueError(
+            "A model is called with rows `x` or with one tuple `(x, context)`. "
+            f"Received: a tuple of {len(inputs)}."
+        )
+    return inputs
+
+
+def split_shapes(input_shape):
+    """Likewise for the shapes that `build` receives."""
+    if input_shape and isinstance(input_shape[0], list | tuple):
+        x_shape, context_shape = input_shape
+        return tuple(x_shape), tuple(context_shape)
+    return tuple(input_shape), None
+
+
+def is_array(x) -> bool:
+    """Whether `x` is data in memory that can be looked at, and not a tensor."""
+    return not (ops.is_tensor(x) or isinstance(x, keras.KerasTensor)) and (
+        isinstance(x, list) or hasattr(x, "__array__")
+    )
+
+
+def is_stream(x) -> bool:
+    """Whether `x` yields batches (or is tensors), and is not checked value by value."""
+    return not is_array(x[0] if isinstance(x, tuple) and x else x)
+
+
+def to_array(name, x) -> np.ndarray:
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be an array of numbers. {error}") from error
+    if x.dtype.kind not in "buif":
+        raise ValueError(
+            f"`{name}` must be an array of numbers. Received: dtype {x.dtype}."
+        )
+    return x
+
+
+def _check_finite(name, x, missing=False):
+    if x.dtype.kind != "f":
+        return
+    wrong = np.isinf(x) if missing else ~np.isfinite(x)
+    if np.any(wrong):
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"`{name}` must be finite. Received: {x[index]} in row {index[0]}, at "
+            f"index {index}. Rows with missing values can be completed by `impute`."
+        )
+
+
+def _check_observed(observed, x):
+    observed = np.asarray(observed)
+    if observed.dtype != bool:
+        raise ValueError(
+            "`observed` must be booleans, True where the value is known. Received: "
+            f"dtype {observed.dtype}."
+        )
+    try:
+        return np.array(np.broadcast_to(observed, x.shape))
+    except ValueError:
+        raise ValueError(
+            f"`observed` must have the shape of `x`, {x.shape}, or of one event. "
+            f"Received: shape {observed.shape}."
+        ) from None
+
+
+def _seed_generator(seed):
+    if isinstance(seed, keras.random.SeedGenerator):
+        return seed
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ValueError(f"`seed` must be an int or None. Received: seed={seed!r}.")
+    return keras.random.SeedGenerator(seed)
+
+
+def _repeat_rows(array, times):
+    return None if array is None else np.concatenate([array] * times)
+
+
+def _pick(values, entries):
+    """Columns of `values (n, size)`; `entries` are shared `(1, k)` or `(n, k)`."""
+    if entries.shape[0] == 1:
+        return ops.take(values, entries[0], axis=1)
+    return ops.take_along_axis(values, entries, axis=1)
+
+
+def _to_numpy(tensor):
+    return ops.convert_to_numpy(tensor)

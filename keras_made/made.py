@@ -1,0 +1,322 @@
+"""MADE: a masked autoencoder that estimates a distribution."""
+
+import itertools
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.autoregressive import Autoregressive, check_positive
+from keras_made.incremental import Incremental, block_length
+from keras_made.layers import MaskedDense
+from keras_made.masks import (
+    CONTEXT_DEGREE,
+    connect,
+    make_hidden_degrees,
+    make_orderings,
+    reachability,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class MADE(Autoregressive):
+    """A dense network whose output i hears only the variables generated before x_i.
+
+    One pass gives the parameters of all D conditionals p(x_i | x_before i), and so the
+    likelihood; sampling takes D small steps that cost about one pass together.
+
+        h_0 = [x, context]
+        h_l = activation(h_(l-1) (W_l * M_l) + 1 (U_l * M_l) + b_l)
+        output = h_L (V * M_V) + h_0 (A * M_A) + c
+
+    with masks M that compare degrees (see `keras_made.masks`), U only for
+    `companion=True` and A only for `direct=True`.
+
+    Args:
+        hidden_units: width of each hidden layer. `()` with `direct=True` is the fully
+            visible sigmoid belief net (FVSBN).
+        num_params: parameters per variable. None: one, without an axis of its own.
+        ordering: `"natural"`, `"reversed"`, `"random"`, or D ints: the position, from 0
+            to D-1, at which each variable is generated.
+        hidden_degrees: `"even"` (sorted, no dead unit, keeps the most dependencies) or
+            `"random"` (the paper's).
+        num_masks: number K of structures, a fixed cycle of which each training step
+            uses the next. With `ordering="random"` this is order-agnostic training,
+            with `hidden_degrees="random"` connectivity-agnostic training.
+        direct: masked connections from inputs to outputs, zero at the start.
+        residual: a hidden layer is added to the one before it when both have the same
+            width, and so the same degrees.
+        companion: the paper's weights U, through which a unit hears which of its inputs
+            are connected.
+        activation: of the hidden layers.
+        dropout: rate, after each hidden layer.
+        kernel_initializer: of all kernels but the direct one.
+        kernel_regularizer: penalty on the connected weights of every kernel.
+        seed: of random orderings and degrees, and of dropout.
+        **layer_kwargs: `name`, `dtype`, `trainable` of any Keras layer, and `encoder`
+            of `Autoregressive`.
+
+    Call arguments:
+        x: `(..., D)`, any number of leading batch axes.
+        context: `(..., C)`. Every hidden unit hears all of it, and every output hears
+            units that hear it, the first output included.
+        row: structure to use; None: the next of the cycle when training, row 0
+            otherwise.
+        training: whether to advance the cycle and apply dropout.
+
+    Output shape:
+        `(..., D)`, or `(..., D, num_params)` with the parameters of one variable
+        adjacent.
+
+    Raises:
+        ValueError: for an argument outside the above.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((784,)), MADE([500, 500])])
+        >>> model.output_shape
+        (None, 784)
+
+    Reference:
+        Germain, Gregor, Murray, Larochelle 2015, "MADE: Masked Autoencoder for
+        Distribution Estimation", https://arxiv.org/abs/1502.03509
+    """
+
+    def __init__(
+        self,
+        hidden_units: Sequence[int],
+        num_params: int | None = None,
+        *,
+        ordering: str | Sequence[int] = "natural",
+        hidden_degrees: str = "even",
+        num_masks: int = 1,
+        direct: bool = True,
+        residual: bool = False,
+        companion: bool = False,
+        activation="relu",
+        dropout: float = 0.0,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        seed: int = 0,
+        **layer_kwargs,
+    ):
+        super().__init__(num_params, num_masks=num_masks, **layer_kwargs)
+        if isinstance(hidden_units, int | str):
+            raise ValueError(
+                "`hidden_units` must be a sequence with the width of each hidden "
+                f"layer. Received: hidden_units={hidden_units!r}. "
+                "Pass [500] for one layer of 500 units."
+            )
+        self.hidden_units = tuple(hidden_units)
+        for units in self.hidden_units:
+            check_positive("hidden_units", units)
+        if not self.hidden_units and not direct:
+            raise ValueError(
+                "Without hidden layers and with `direct=False`, nothing connects the "
+                "inputs to the outputs. Pass `hidden_units` or `direct=True`."
+            )
+        if not isinstance(ordering, str):
+            ordering = [int(position) for position in ordering]
+        self.ordering = ordering
+        self.hidden_degrees = hidden_degrees
+        self.direct = direct
+        self.residual = residual
+        self.companion = companion
+        self.activation = keras.activations.get(activation)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must be in [0, 1). Received: {dropout}.")
+        self.dropout = dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ValueError(
+                "`seed` must be an int from 0 to 2**32 - 1: without it, a random "
+                f"structure could not be made again on load. Received: seed={seed!r}."
+            )
+        self.seed = seed
+        self._check_structure()
+
+    def _check_structure(self):
+        # An ordering of the wrong length shows only when D is known; its form at once.
+        size = 1 if isinstance(self.ordering, str) else len(self.ordering)
+        make_orderings(self.ordering, size)
+        make_hidden_degrees(self.hidden_degrees, self.hidden_units, 2)
+        if self.num_masks > 1 and "random" not in (self.ordering, self.hidden_degrees):
+            raise ValueError(
+                f"With ordering={self.ordering!r} and "
+                f"hidden_degrees={self.hidden_degrees!r}, all {self.num_masks} "
+                "structures of the cycle would be the same. Make one of them 'random', "
+                "or leave `num_masks` at 1."
+            )
+
+    @property
+    def order_agnostic(self) -> bool:
+        return self.ordering == "random" and self.num_masks > 1
+
+    @property
+    def orderings_only(self) -> bool:
+        return self.hidden_degrees == "even" or not self.hidden_units
+
+    def build(self, x_shape, context_shape=None):
+        super().build(x_shape, context_shape)
+        self._make_structure()
+        features = np.repeat(self.rank_rows, self.num_features, axis=1)
+        context = np.full((self.num_masks, self.context_size), CONTEXT_DEGREE)
+        inputs = np.concatenate([features, context], axis=1)
+        outputs = np.repeat(self.rank_rows, self.params_per_entry, axis=1)
+        shared = {
+            "kernel_initializer": self.kernel_initializer,
+            "kernel_regularizer": self.kernel_regularizer,
+            "dtype": self.dtype_policy,
+        }
+        self.hidden_layers, sources = [], inputs
+        for index, degrees in enumerate(self.hidden_degree_rows):
+            layer = MaskedDense(
+                sources,
+                degrees,
+                activation=self.activation,
+                companion=self.companion,
+                name=f"hidden_{index}",
+                **shared,
+            )
+            self.hidden_layers.append(layer)
+            sources = degrees
+        self.output_layer = self.direct_layer = None
+        if self.hidden_layers:
+            self.output_layer = MaskedDense(
+                sources, outputs, strict=True, name="output", **shared
+            )
+        if self.direct:
+            self.direct_layer = MaskedDense(
+                inputs,
+                outputs,
+                strict=True,
+                use_bias=not self.hidden_layers,
+                name="direct",
+                **{**shared, "kernel_initializer": "zeros"},
+            )
+        for layer in self.masked_layers:
+            layer.build((None, layer.source_degrees.shape[1]))
+        self.dropouts = [
+            keras.layers.Dropout(self.dropout, seed=self.seed + index)
+            for index in range(len(self.hidden_layers) if self.dropout else 0)
+        ]
+
+    def _make_structure(self):
+        size, seed = self.event_size, self.seed
+        self.rank_rows = make_orderings(self.ordering, size, self.num_masks, seed)
+        self.hidden_degree_rows = make_hidden_degrees(
+            self.hidden_degrees,
+            self.hidden_units,
+            size,
+            self.context_size > 0,
+            self.num_masks,
+            seed,
+            share_equal_widths=self.residual,
+        )
+
+    @property
+    def masked_layers(self) -> list[MaskedDense]:
+        layers = [*self.hidden_layers, self.output_layer, self.direct_layer]
+        return [layer for layer in layers if layer is not None]
+
+    def is_residual(self, index: int) -> bool:
+        """Is hidden layer `index` added to the one before it?"""
+        units = self.hidden_units
+        return self.residual and index > 0 and units[index] == units[index - 1]
+
+    def compute_params(self, features, context, row, training):
+        batch = ops.shape(features)[:-2]
+        width = self.event_size * self.num_features
+        inputs = ops.reshape(features, (*batch, width))
+        if context is not None:
+            inputs = ops.concatenate([inputs, context], axis=-1)
+        h = inputs
+        for index, layer in enumerate(self.hidden_layers):
+            hidden = layer(h, row=row)
+            if self.dropout:
+                hidden = self.dropouts[index](hidden, training=training)
+            h = hidden + h if self.is_residual(index) else hidden
+        outputs = 0.0
+        if self.output_layer is not None:
+            outputs = self.output_layer(h, row=row)
+        if self.direct_layer is not None:
+            outputs = outputs + self.direct_layer(inputs, row=row)
+        return ops.reshape(outputs, (*batch, self.event_size, self.params_per_entry))
+
+    def ranks(self, row: int = 0) -> np.ndarray:
+        """The step, from 0 to D-1, at which each variable is generated: ints (D,)."""
+        self._require_event_shape()
+        self._check_row(row)
+        return self.rank_rows[row].copy()
+
+    def orders(self) -> np.ndarray:
+        return np.argsort(self.rank_rows, axis=1).astype("int32")
+
+    def connectivity(self, row: int = 0) -> np.ndarray:
+        """What the masks let through: bools (D, D), `[i, j]` = output i can hear x_j.
+
+        Under `"even"` degrees it is all that the ordering allows, unless a hidden layer
+        is narrower than D-1 and there are no direct connections.
+        """
+        ranks = self.ranks(row)
+        reach = np.zeros((self.event_size, self.event_size), dtype=bool)
+        if self.hidden_layers:
+            chain = [ranks, *(degrees[row] for degrees in self.hidden_degree_rows)]
+            masks = [connect(s, t) for s, t in itertools.pairwise(chain)]
+            reach |= reachability([*masks, connect(chain[-1], ranks, strict=True)])
+        if self.direct:
+            reach |= connect(ranks, ranks, strict=True)
+        return reach.T
+
+    @property
+    def num_steps(self) -> int:
+        return self.event_size
+
+    @property
+    def step_size(self) -> int:
+        return 1
+
+    def encode_entries(self, x, entries):
+        """Features of single entries `(batch, n)`, given which entries they are."""
+        if self.encoder is None:
+            return ops.cast(x[..., None], self.variable_dtype)
+        return ops.cast(self.encoder.at(entries).encode(x), self.variable_dtype)
+
+    def start(self, batch, context=None, row=0, order=None):
+        """As `Autoregressive.start`; all D steps cost about one pass together."""
+        if order is not None and not (self.orderings_only or self.order_agnostic):
+            return super().start(batch, context, row, order)
+        row = ops.convert_to_tensor(row, "int32")
+        return Incremental(self).start(batch, context, row, order)
+
+    def step(self, state, x_last, t):
+        t = ops.convert_to_tensor(t, "int32")
+        return Incremental(self).step(state, x_last, t)
+
+    @property
+    def block_length(self) -> int:
+        return block_length(self.event_size)
+
+    def open(self, state, x_last, t):
+        return Incremental(self).open(state, x_last, t)
+
+    def advance(self, state, x_last, t):
+        return Incremental(self).advance(state, x_last, t)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_units": list(self.hidden_units),
+            "ordering": self.ordering,
+            "hidden_degrees": self.hidden_degrees,
+            "direct": self.direct,
+            "residual": self.residual,
+            "companion": self.companion,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "seed": self.seed,
+        }

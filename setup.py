@@ -1,0 +1,43 @@
+"""Packaging of keras_made."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"', (HERE / "keras_made" / "__init__.py").read_text(), re.M
+).group(1)
+
+EXAMPLES = ["matplotlib>=3.8", "scikit-learn>=1.4", "tensorboard>=2.18"]
+
+setup(
+    name="keras_made",
+    version=VERSION,
+    description="Autoregressive density estimation in Keras 3, built around MADE",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=["keras_made"],
+    package_data={"keras_made": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "keras>=3.9",
+        "numpy>=1.26",
+        "tensorflow>=2.18",
+        "tensorflow-probability[tf]>=0.25",
+    ],
+    extras_require={
+        "examples": EXAMPLES,
+        "test": ["pytest>=8", *EXAMPLES],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
