@@ -68,7 +68,9 @@ class Autoregressive(keras.layers.Layer):
         check_positive("num_masks", num_masks)
         self.num_params = num_params
         self.num_masks = num_masks
-        self.encoder = keras.saving.deserialize_keras_object(encoder)
+        if isinstance(encoder, dict):
+            encoder = keras.saving.deserialize_keras_object(encoder)
+        self.encoder = encoder
         self.event_shape = event_shape and tuple(event_shape)
         self.context_size = 0
 

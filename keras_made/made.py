@@ -117,7 +117,7 @@ class MADE(Autoregressive):
                 "inputs to the outputs. Pass `hidden_units` or `direct=True`."
             )
         if not isinstance(ordering, str):
-            ordering = [int(position) for position in ordering]
+            ordering = np.asarray(ordering).tolist()
         self.ordering = ordering
         self.hidden_degrees = hidden_degrees
         self.direct = direct

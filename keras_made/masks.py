@@ -83,7 +83,8 @@ def make_orderings(
             )
     else:
         ranks = np.asarray(ordering)
-        if ranks.shape != (size,) or sorted(ranks.tolist()) != list(range(size)):
+        integers = ranks.ndim == 1 and ranks.dtype.kind in "iu"
+        if not integers or not np.array_equal(np.sort(ranks), np.arange(size)):
             raise ValueError(
                 f"`ordering` must hold each of 0..{size - 1} once. Received: "
                 f"ordering={ordering}. Pass 'natural' or 'random' to have one made."
