@@ -12,9 +12,11 @@ from keras_made.conditionals import (
 )
 from keras_made.density import AutoregressiveDensity, LikelihoodModel
 from keras_made.made import MADE
+from keras_made.nade import NADE
 
 __all__ = [
     "MADE",
+    "NADE",
     "Autoregressive",
     "AutoregressiveDensity",
     "Bernoulli",

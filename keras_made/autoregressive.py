@@ -143,6 +143,24 @@ class Autoregressive(keras.layers.Layer):
         features = self.encoder.encode(x) if self.encoder else x[..., None]
         return ops.cast(features, self.compute_dtype)
 
+    def encode_entries(self, x, entries):
+        """Features of single entries, in the dtype of the weights.
+
+        Args:
+            x: `(batch, n)`.
+            entries: which entries of the event these are, ints `(1 or batch, n)`.
+
+        Returns:
+            Floats `(batch, n, num_features)`.
+        """
+        features = self.encoder.at(entries).encode(x) if self.encoder else x[..., None]
+        return ops.cast(features, self.variable_dtype)
+
+    @property
+    def floats_per_event(self) -> int:
+        """About how many floats one event takes while its parameters are computed."""
+        return 16 * self.event_size
+
     # One step at a time -------------------------------------------------------------
 
     @property
@@ -345,6 +363,19 @@ def generate(network, draw, batch, context=None, row=0, order=None):
     )
     loop = ops.while_loop(lambda t, *_: t < num_steps, run_block, loop)
     return loop[2], loop[3]
+
+
+def check_event_shape(event_shape, *axes):
+    """The event shape as a tuple, or a ValueError; `axes` names what it may hold."""
+    shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+    for size in shape:
+        check_positive("event_shape", size)
+    if len(shape) not in [len(names.split(", ")) for names in axes]:
+        expected = " or ".join(f"({names})" for names in axes)
+        raise ValueError(
+            f"`event_shape` must be {expected}. Received: event_shape={event_shape}."
+        )
+    return shape
 
 
 def check_positive(name, value):

@@ -416,6 +416,9 @@ class AutoregressiveDensity(LikelihoodModel):
     def context_size(self) -> int:
         return self.network.context_size
 
+    def floats_per_row(self) -> int:
+        return self.network.floats_per_event
+
     @property
     def _rows(self):
         return self.rows or list(range(self.network.num_masks))

@@ -278,12 +278,6 @@ class MADE(Autoregressive):
     def step_size(self) -> int:
         return 1
 
-    def encode_entries(self, x, entries):
-        """Features of single entries `(batch, n)`, given which entries they are."""
-        if self.encoder is None:
-            return ops.cast(x[..., None], self.variable_dtype)
-        return ops.cast(self.encoder.at(entries).encode(x), self.variable_dtype)
-
     def start(self, batch, context=None, row=0, order=None):
         """As `Autoregressive.start`; all D steps cost about one pass together."""
         if order is not None and not (self.orderings_only or self.order_agnostic):

@@ -1,0 +1,260 @@
+"""NADE: one hidden layer of shared weights, kept up to date entry by entry."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.autoregressive import Autoregressive, check_positive
+from keras_made.masks import connect, make_orderings
+
+# Entries to a block of the full pass: long enough for matrix products, short enough
+# that the masked half of the block's triangle costs little.
+BLOCK = 16
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class NADE(Autoregressive):
+    """A hidden layer for every entry, all of them sharing one matrix.
+
+    The pre-activations of the hidden layers are a running sum, which hears one more
+    entry at each step. Likelihood and sampling therefore both cost O(D x units), for
+    any ordering:
+
+        a_0 = b + context U,   a_(t+1) = a_t + x_o(t) W_o(t)
+        parameters of entry o(t) = activation(a_t) V_o(t) + c_o(t)
+
+    with o(t) the entry that is generated at step t. The weights belong to entries and
+    not to steps: one NADE serves every ordering. `ordering="random"` with `num_masks`
+    = K trains it on a cycle of K orderings, and the density is then their exact
+    mixture, EoNADE. With `MixtureOfNormals` it is RNADE.
+
+    All D steps of a full pass are computed at once, in blocks of 16 entries: what was
+    heard before a block is a cumulated sum over blocks, what is heard inside it a
+    product with a triangle. It holds `(batch, D, units)` activations; one step holds
+    `(batch, units)`.
+
+    Args:
+        units: width of the hidden layer.
+        num_params: parameters per entry. None: one, without an axis of its own.
+        ordering: `"natural"`, `"reversed"`, `"random"`, or D ints: the position, from 0
+            to D-1, at which each variable is generated.
+        num_masks: number K of orderings, a fixed cycle of which each training step
+            uses the next. More than one needs `ordering="random"`.
+        activation: of the hidden layer.
+        kernel_initializer: of W and U; V starts likewise.
+        kernel_regularizer: penalty on W, U and V.
+        seed: of random orderings.
+        **layer_kwargs: `name`, `dtype`, `trainable` of any Keras layer, and `encoder`
+            of `Autoregressive`.
+
+    Call arguments:
+        x: `(..., D)`.
+        context: `(..., C)`. It is there before the first entry, and so is heard,
+            non-linearly, by all.
+        row: ordering to use; None: the next of the cycle when training, row 0
+            otherwise.
+        training: whether to advance the cycle.
+
+    Output shape:
+        `(..., D)`, or `(..., D, num_params)`.
+
+    Raises:
+        ValueError: for an argument outside the above.
+
+    Example:
+        >>> import numpy as np
+        >>> NADE(16)(np.zeros((2, 5), "float32")).shape[-1]
+        5
+
+    Reference:
+        Larochelle, Murray 2011, "The Neural Autoregressive Distribution Estimator",
+        https://proceedings.mlr.press/v15/larochelle11a.html; Uria, Côté, Gregor,
+        Murray, Larochelle 2016, "Neural Autoregressive Distribution Estimation",
+        https://arxiv.org/abs/1605.02226
+    """
+
+    orderings_only = True
+
+    def __init__(
+        self,
+        units: int,
+        num_params: int | None = None,
+        *,
+        ordering: str | Sequence[int] = "natural",
+        num_masks: int = 1,
+        activation="sigmoid",
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        seed: int = 0,
+        **layer_kwargs,
+    ):
+        super().__init__(num_params, num_masks=num_masks, **layer_kwargs)
+        check_positive("units", units)
+        self.units = units
+        if not isinstance(ordering, str):
+            ordering = np.asarray(ordering).tolist()
+        self.ordering = ordering
+        make_orderings(ordering, 1 if isinstance(ordering, str) else len(ordering))
+        if num_masks > 1 and ordering != "random":
+            raise ValueError(
+                f"With ordering={ordering!r}, all {num_masks} structures of the cycle "
+                "would be the same. Make it 'random', or leave `num_masks` at 1."
+            )
+        self.activation = keras.activations.get(activation)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise ValueError(
+                "`seed` must be an int from 0 to 2**32 - 1: without it, a random "
+                f"ordering could not be made again on load. Received: seed={seed!r}."
+            )
+        self.seed = seed
+
+    @property
+    def order_agnostic(self) -> bool:
+        return self.num_masks > 1
+
+    def build(self, x_shape, context_shape=None):
+        super().build(x_shape, context_shape)
+        size = self.event_size
+        self.rank_rows = make_orderings(self.ordering, size, self.num_masks, self.seed)
+        # Named by what they are in the formula: W, U, b, V, c.
+        self.kernel = self._add_kernel("kernel", size * self.num_features, self.units)
+        self.context_kernel = None
+        if self.context_size:
+            self.context_kernel = self._add_kernel(
+                "context_kernel", self.context_size, self.units
+            )
+        self.bias = self.add_weight(
+            name="bias", shape=(self.units,), initializer="zeros"
+        )
+        self.output_kernel = self._add_kernel(
+            "output_kernel", size * self.params_per_entry, self.units
+        )
+        self.output_bias = self.add_weight(
+            name="output_bias",
+            shape=(size, self.params_per_entry),
+            initializer="zeros",
+        )
+
+    def _add_kernel(self, name, rows, units):
+        return self.add_weight(
+            name=name,
+            shape=(rows, units),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+
+    def _weights_by_entry(self, dtype):
+        """W `(D, features, units)`, V `(D, params, units)` and c `(D, params)`."""
+        size, units = self.event_size, self.units
+        kernel = ops.reshape(ops.cast(self.kernel, dtype), (size, -1, units))
+        output = ops.reshape(ops.cast(self.output_kernel, dtype), (size, -1, units))
+        return kernel, output, ops.cast(self.output_bias, dtype)
+
+    def _first_sum(self, context, dtype):
+        """a_0: `(..., units)`, or `(units,)` without context."""
+        a = ops.cast(self.bias, dtype)
+        if context is None:
+            return a
+        kernel = ops.cast(self.context_kernel, dtype)
+        return a + ops.matmul(ops.cast(context, dtype), kernel)
+
+    # All entries at once ------------------------------------------------------------
+
+    def compute_params(self, features, context, row, training):
+        batch = ops.shape(features)[:-2]
+        size, width = self.event_size, self.num_features
+        order = ops.take(self.orders(), row, axis=0)
+        # A running sum of many terms is kept in the precision of the weights.
+        dtype = self.variable_dtype
+        x = ops.reshape(ops.cast(features, dtype), (-1, size, width))
+        x = ops.take(x, order, axis=1)
+        kernel, output, bias = [
+            ops.take(w, order, axis=0) for w in self._weights_by_entry(dtype)
+        ]
+        a = self._running_sums(x, kernel)
+        start = self._first_sum(context, dtype)
+        if context is not None:
+            start = ops.reshape(start, (-1, 1, self.units))
+        h = self.activation(a + start)
+        params = ops.einsum("btu,tpu->btp", h, output) + bias
+        params = ops.take(params, ops.argsort(order), axis=1)
+        params = ops.cast(params, self.compute_dtype)
+        return ops.reshape(params, (*batch, size, self.params_per_entry))
+
+    def _running_sums(self, x, kernel):
+        """What each step has heard of the entries before it: `(batch, D, units)`."""
+        size, width = self.event_size, self.num_features
+        length = min(BLOCK, size)
+        padding = -size % length
+        x = ops.pad(x, [(0, 0), (0, padding), (0, 0)])
+        x = ops.reshape(x, (-1, (size + padding) // length, 1, length * width))
+        kernel = ops.pad(kernel, [(0, padding), (0, 0), (0, 0)])
+        kernel = ops.reshape(kernel, (-1, length * width, self.units))
+        blocks = ops.einsum("bnqi,niu->bnqu", x, kernel)
+        # A sum that leaves its own block out; to subtract it would leak by rounding.
+        before = ops.cumsum(ops.pad(blocks, [(0, 0), (1, 0), (0, 0), (0, 0)]), axis=1)
+        before = before[:, :-1]
+        steps = np.arange(length)
+        heard = connect(np.repeat(steps, width), steps, strict=True).T
+        heard = ops.convert_to_tensor(heard.astype("float32"), x.dtype)
+        inside = ops.einsum("bnqi,niu->bnqu", x * heard, kernel)
+        sums = ops.reshape(before + inside, (-1, size + padding, self.units))
+        return sums[:, :size]
+
+    # One step at a time -------------------------------------------------------------
+
+    @property
+    def floats_per_event(self) -> int:
+        return 4 * self.event_size * self.units
+
+    def ranks(self, row: int = 0) -> np.ndarray:
+        """The step, from 0 to D-1, at which each variable is generated: ints (D,)."""
+        self._require_event_shape()
+        self._check_row(row)
+        return self.rank_rows[row].copy()
+
+    def orders(self) -> np.ndarray:
+        return np.argsort(self.rank_rows, axis=1).astype("int32")
+
+    def start(self, batch, context=None, row=0, order=None):
+        """As `Autoregressive.start`; a step costs O(units)."""
+        if order is None:
+            order = ops.take(self.orders(), row, axis=0)[None]
+        a = self._first_sum(context, self.variable_dtype)
+        return {
+            "sum": ops.broadcast_to(a, (batch, self.units)),
+            "order": ops.cast(order, "int32"),
+        }
+
+    def step(self, state, x_last, t):
+        kernel, output, bias = self._weights_by_entry(self.variable_dtype)
+        last = self._entry(state, ops.maximum(t - 1, 0))
+        x = self.encode_entries(x_last, last)
+        # (1 or batch, features, units): an order of its own takes rows of its own.
+        heard = ops.sum(ops.swapaxes(x, 1, 2) * ops.take(kernel, last[:, 0], 0), axis=1)
+        a = state["sum"] + ops.where(t > 0, heard, 0.0)
+        now = self._entry(state, t)[:, 0]
+        h = self.activation(a)[:, None, :]
+        params = ops.sum(h * ops.take(output, now, axis=0), axis=-1)
+        params = params + ops.take(bias, now, axis=0)
+        return params[:, None, :], {**state, "sum": a}
+
+    def _entry(self, state, t):
+        """The entry of rank t in the order of each example: ints `(1 or batch, 1)`."""
+        order = state["order"]
+        return ops.slice(order, (0, t), (ops.shape(order)[0], 1))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "ordering": self.ordering,
+            "activation": keras.activations.serialize(self.activation),
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "seed": self.seed,
+        }
