@@ -1,0 +1,279 @@
+"""One run of `paper_tables.py`: train, choose on validation, score the test set once.
+
+A run can be killed at any time. It keeps all that it needs in one file and goes on
+from there: weights, the optimizer, the cycle of structures, dropout's noise, and the
+best weights so far. Rows are shuffled by the seed and the number of the round, so a
+run that was interrupted ends with the numbers of one that was not.
+"""
+
+import json
+import math
+import os
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+from paper_recipes import Recipe
+
+import keras_made
+from keras_made import MADE, AutoregressiveDensity
+
+# Multiply-adds that two cores finish in a second, all told; measured, and rounded.
+PRODUCTS_PER_SECOND = 2.5e10
+SECONDS_BETWEEN_SAVES = 20.0
+
+
+def load(dataset: str, folder: str | None) -> dict[str, np.ndarray]:
+    """The parts `train`, `valid` and `test` of a data set, float32 `(n, D)`."""
+    folder = folder or os.environ.get("KERAS_MADE_DATA")
+    if not folder:
+        raise ValueError(
+            "The folder of the data is not known. Pass --data FOLDER or set "
+            f"KERAS_MADE_DATA; it must hold {dataset}.npz with the arrays train, "
+            "valid and test."
+        )
+    path = Path(folder) / f"{dataset}.npz"
+    if not path.exists():
+        raise ValueError(
+            f"There is no {path}. It must hold the arrays train, valid and test, "
+            "0/1, one row per example."
+        )
+    with np.load(path) as arrays:
+        return {
+            part: arrays[part].astype("float32") for part in ("train", "valid", "test")
+        }
+
+
+def passes_per_round(recipe: Recipe, num_rows: int) -> int:
+    return max(1, round(recipe.rows_per_round / num_rows))
+
+
+def steps_per_round(recipe: Recipe, num_rows: int) -> int:
+    return math.ceil(passes_per_round(recipe, num_rows) * num_rows / recipe.batch_size)
+
+
+def max_rounds(recipe: Recipe, num_rows: int) -> int:
+    return math.ceil(recipe.steps / steps_per_round(recipe, num_rows))
+
+
+def members(recipe: Recipe, wanted: int) -> range:
+    """The structures whose mixture is scored."""
+    return range(min(recipe.num_masks, wanted))
+
+
+def make_model(recipe: Recipe, data: dict, seed: int) -> AutoregressiveDensity:
+    """A compiled density for the data; it is scored with few members while it trains.
+
+    The biases of the outputs start at the logits of the training set's means.
+    """
+    keras.utils.set_random_seed(seed)
+    names = (
+        "hidden_units ordering hidden_degrees num_masks direct residual companion "
+        "dropout kernel_initializer"
+    ).split()
+    network = MADE(**{name: getattr(recipe, name) for name in names}, seed=seed)
+    rows = members(recipe, recipe.valid_members)
+    model = AutoregressiveDensity(network, "bernoulli", rows=rows)
+    train = data["train"]
+    model.build(train.shape)
+    network.output_layer.bias.assign(_logits_of_means(train))
+    model.compile(make_optimizer(recipe, len(train)), jit_compile=True)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _logits_of_means(train):
+    means = (train.sum(axis=0) + 0.5) / (len(train) + 1.0)
+    return np.log(means) - np.log1p(-means)
+
+
+def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
+    if recipe.optimizer == "adadelta":
+        return keras.optimizers.Adadelta(recipe.learning_rate, rho=0.95, epsilon=1e-5)
+    steps = max_rounds(recipe, num_rows) * steps_per_round(recipe, num_rows)
+    schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def expected_seconds(recipe: Recipe, data: dict) -> float:
+    """About how long a run takes on two cores, when it uses all its steps."""
+    num_rows, size = data["train"].shape
+    widths = [size, *recipe.hidden_units, size]
+    weights = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    weights += recipe.direct * size**2
+    scored = len(data["valid"]) * len(members(recipe, recipe.valid_members))
+    rows = 3 * recipe.steps * recipe.batch_size
+    rows += max_rounds(recipe, num_rows) * scored
+    last = len(members(recipe, recipe.test_members))
+    rows += last * (len(data["valid"]) + len(data["test"]))
+    return rows * weights / PRODUCTS_PER_SECOND
+
+
+class Run:
+    """A data set, a recipe and a seed.
+
+    Args:
+        dataset: name of the data set.
+        name: name of the recipe.
+        recipe: its settings.
+        data: arrays `train`, `valid`, `test`.
+        work: folder of the file from which an interrupted run goes on.
+        results: folder of the JSON file.
+        seed: of everything random.
+    """
+
+    def __init__(self, dataset, name, recipe, data, work, results, seed=0):
+        self.dataset, self.name, self.recipe, self.seed = dataset, name, recipe, seed
+        self.data = data
+        self.key = f"{dataset}-{name}" + (f"-seed{seed}" if seed else "")
+        self.state_path = Path(work) / f"{self.key}.npz"
+        self.result_path = Path(results) / f"{self.key}.json"
+
+    def train(self, report=print) -> None:
+        """Train to the end, from wherever an earlier call was interrupted.
+
+        Args:
+            report: called with one line per round.
+        """
+        self.model = make_model(self.recipe, self.data, self.seed)
+        self.log = {
+            "settings": json.loads(json.dumps(asdict(self.recipe))),
+            "history": {"step": [], "train_nll": [], "valid_nll": []},
+            "seconds": 0.0,
+            "cpu_seconds": 0.0,
+        }
+        self.best = self.model.get_weights()
+        self._restore()
+        saved = time.monotonic()
+        while not self.finished:
+            self._round()
+            report(self._line())
+            if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or self.finished:
+                self._save()
+                saved = time.monotonic()
+
+    @property
+    def rounds(self) -> int:
+        return len(self.log["history"]["step"])
+
+    @property
+    def best_round(self) -> int:
+        return int(np.argmin(self.log["history"]["valid_nll"]))
+
+    @property
+    def finished(self) -> bool:
+        if self.rounds == 0:
+            return False
+        waited = self.rounds - 1 - self.best_round
+        last = max_rounds(self.recipe, len(self.data["train"]))
+        return self.rounds >= last or waited >= self.recipe.patience
+
+    def _round(self):
+        clock, cpu = time.perf_counter(), time.process_time()
+        train, history = self.data["train"], self.log["history"]
+        rng = np.random.default_rng([self.seed, self.rounds])
+        passes = passes_per_round(self.recipe, len(train))
+        rows = np.concatenate([rng.permutation(len(train)) for _ in range(passes)])
+        batch_size = self.recipe.batch_size
+        fitted = self.model.fit(
+            train[rows], batch_size=batch_size, shuffle=False, verbose=0
+        )
+        steps = steps_per_round(self.recipe, len(train))
+        valid_nll = -float(np.mean(self._log_prob("valid")))
+        history["step"].append((self.rounds + 1) * steps)
+        history["train_nll"].append(float(fitted.history["nll"][-1]))
+        history["valid_nll"].append(valid_nll)
+        if self.best_round == self.rounds - 1:
+            self.best = self.model.get_weights()
+        self.log["seconds"] += time.perf_counter() - clock
+        self.log["cpu_seconds"] += time.process_time() - cpu
+
+    def _log_prob(self, part):
+        log_prob = self.model.log_prob(self.data[part], verbose=0)
+        return keras.ops.convert_to_numpy(log_prob).astype("float64")
+
+    def _line(self):
+        history = {key: values[-1] for key, values in self.log["history"].items()}
+        return (
+            f"{self.key}: step {history['step']}, "
+            f"train {history['train_nll']:.3f}, valid {history['valid_nll']:.3f}, "
+            f"best {min(self.log['history']['valid_nll']):.3f}, "
+            f"{self.log['seconds']:.0f} s"
+        )
+
+    def _variables(self):
+        return [*self.model.variables, *self.model.optimizer.variables]
+
+    def _save(self):
+        arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(self._variables())}
+        arrays |= {f"best{i}": w for i, w in enumerate(self.best)}
+        self.state_path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.state_path.with_suffix(".tmp.npz")
+        np.savez(unfinished, log=json.dumps(self.log), **arrays)
+        os.replace(unfinished, self.state_path)
+
+    def _restore(self):
+        if not self.state_path.exists():
+            return
+        with np.load(self.state_path) as state:
+            log = json.loads(str(state["log"]))
+            if log["settings"] != self.log["settings"]:
+                raise ValueError(
+                    f"{self.state_path} is of a run with other settings. Remove it to "
+                    "train anew."
+                )
+            self.log = log
+            for i, variable in enumerate(self._variables()):
+                variable.assign(state[f"v{i}"])
+            self.best = [state[f"best{i}"] for i in range(len(self.best))]
+
+    def finish(self, test: bool = True) -> dict:
+        """Score the best weights with all members, and write the JSON file.
+
+        Args:
+            test: whether to score the test set: once, when nothing is left to choose.
+        """
+        self.model.set_weights(self.best)
+        self.model.rows = list(members(self.recipe, self.recipe.test_members))
+        self.model._functions.clear()
+        result = self.describe() | {"valid": self._score("valid")}
+        if test:
+            result["test"] = self._score("test")
+        self.result_path.parent.mkdir(parents=True, exist_ok=True)
+        self.result_path.write_text(json.dumps(result, indent=1) + "\n")
+        return result
+
+    def _score(self, part):
+        log_prob = self._log_prob(part)
+        return {
+            "nll": -float(log_prob.mean()),
+            "standard_error": float(log_prob.std(ddof=1) / math.sqrt(len(log_prob))),
+            "rows": len(log_prob),
+            "members": len(self.model.rows),
+        }
+
+    def describe(self) -> dict:
+        """All of the run but its figures."""
+        backend = keras.backend.backend()
+        return {
+            "dataset": self.dataset,
+            "recipe": self.name,
+            "seed": self.seed,
+            **self.log,
+            "rounds": self.rounds,
+            "best_round": self.best_round,
+            "parameters": self.model.network.count_params(),
+            "versions": {
+                "python": platform.python_version(),
+                "keras_made": keras_made.__version__,
+                "keras": keras.__version__,
+                "backend": backend,
+                backend: __import__(backend).__version__,
+                "numpy": np.__version__,
+            },
+        }
