@@ -6,6 +6,7 @@ best weights so far. Rows are shuffled by the seed and the number of the round, 
 run that was interrupted ends with the numbers of one that was not.
 """
 
+import itertools
 import json
 import math
 import os
@@ -24,6 +25,17 @@ from keras_made import MADE, AutoregressiveDensity
 # Multiply-adds that two cores finish in a second, all told; measured, and rounded.
 PRODUCTS_PER_SECOND = 2.5e10
 SECONDS_BETWEEN_SAVES = 20.0
+OF_MADE = [
+    "hidden_units",
+    "ordering",
+    "hidden_degrees",
+    "num_masks",
+    "direct",
+    "residual",
+    "companion",
+    "dropout",
+    "kernel_initializer",
+]
 
 
 def load(dataset: str, folder: str | None) -> dict[str, np.ndarray]:
@@ -70,11 +82,7 @@ def make_model(recipe: Recipe, data: dict, seed: int) -> AutoregressiveDensity:
     The biases of the outputs start at the logits of the training set's means.
     """
     keras.utils.set_random_seed(seed)
-    names = (
-        "hidden_units ordering hidden_degrees num_masks direct residual companion "
-        "dropout kernel_initializer"
-    ).split()
-    network = MADE(**{name: getattr(recipe, name) for name in names}, seed=seed)
+    network = MADE(**{name: getattr(recipe, name) for name in OF_MADE}, seed=seed)
     rows = members(recipe, recipe.valid_members)
     model = AutoregressiveDensity(network, "bernoulli", rows=rows)
     train = data["train"]
@@ -104,7 +112,7 @@ def expected_seconds(recipe: Recipe, data: dict) -> float:
     """About how long a run takes on two cores, when it uses all its steps."""
     num_rows, size = data["train"].shape
     widths = [size, *recipe.hidden_units, size]
-    weights = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    weights = sum(a * b for a, b in itertools.pairwise(widths))
     weights += recipe.direct * size**2
     scored = len(data["valid"]) * len(members(recipe, recipe.valid_members))
     rows = 3 * recipe.steps * recipe.batch_size
@@ -184,7 +192,7 @@ class Run:
             train[rows], batch_size=batch_size, shuffle=False, verbose=0
         )
         steps = steps_per_round(self.recipe, len(train))
-        valid_nll = -float(np.mean(self._log_prob("valid")))
+        valid_nll = -float(np.mean(self._log_prob(self.model, "valid")))
         history["step"].append((self.rounds + 1) * steps)
         history["train_nll"].append(float(fitted.history["nll"][-1]))
         history["valid_nll"].append(valid_nll)
@@ -193,8 +201,8 @@ class Run:
         self.log["seconds"] += time.perf_counter() - clock
         self.log["cpu_seconds"] += time.process_time() - cpu
 
-    def _log_prob(self, part):
-        log_prob = self.model.log_prob(self.data[part], verbose=0)
+    def _log_prob(self, model, part):
+        log_prob = model.log_prob(self.data[part], verbose=0)
         return keras.ops.convert_to_numpy(log_prob).astype("float64")
 
     def _line(self):
@@ -239,22 +247,22 @@ class Run:
             test: whether to score the test set: once, when nothing is left to choose.
         """
         self.model.set_weights(self.best)
-        self.model.rows = list(members(self.recipe, self.recipe.test_members))
-        self.model._functions.clear()
-        result = self.describe() | {"valid": self._score("valid")}
+        rows = members(self.recipe, self.recipe.test_members)
+        mixture = AutoregressiveDensity(self.model.network, "bernoulli", rows=rows)
+        result = self.describe() | {"valid": self._score(mixture, "valid")}
         if test:
-            result["test"] = self._score("test")
+            result["test"] = self._score(mixture, "test")
         self.result_path.parent.mkdir(parents=True, exist_ok=True)
         self.result_path.write_text(json.dumps(result, indent=1) + "\n")
         return result
 
-    def _score(self, part):
-        log_prob = self._log_prob(part)
+    def _score(self, model, part):
+        log_prob = self._log_prob(model, part)
         return {
             "nll": -float(log_prob.mean()),
             "standard_error": float(log_prob.std(ddof=1) / math.sqrt(len(log_prob))),
             "rows": len(log_prob),
-            "members": len(self.model.rows),
+            "members": len(model.rows),
         }
 
     def describe(self) -> dict:

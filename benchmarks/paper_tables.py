@@ -5,10 +5,11 @@
     python benchmarks/paper_tables.py --curves curves.png
 
 A run trains on `train`, chooses the round on `valid`, scores `test` once and writes one
-JSON file into `benchmarks/results/`. It says beforehand about how long it takes, can be
-killed and started again, and then goes on. `--no-test` leaves the test set alone: so are
-recipes compared. The table and the curves are made from the JSON files and nothing
-else; of several recipes of ours, the one with the best validation figure is shown.
+JSON file into `benchmarks/results/`. It says beforehand about how long it takes; when
+it is killed and started again, it goes on. `--no-test` leaves the test set alone: this
+is how recipes are compared. The table and the curves are made from the JSON files and
+nothing else; of several recipes of ours, the table shows the one with the best
+validation figure.
 
 KERAS_BACKEND=jax trains about twice as fast as TensorFlow on two CPU cores.
 """

@@ -1,0 +1,223 @@
+"""The script of the paper's tables: it goes on after a kill, and does not peek."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import paper_runs
+import paper_tables
+from paper_recipes import CAVEATS, PUBLISHED, RECIPES, Recipe
+
+TINY = {
+    "hidden_units": (8, 8),
+    "steps": 12,
+    "batch_size": 10,
+    "rows_per_round": 30,
+    "valid_members": 2,
+    "test_members": 3,
+}
+
+
+def tiny(name):
+    return dataclasses.replace(RECIPES[name], **TINY)
+
+
+def data(num_rows=30, size=6):
+    rng = np.random.RandomState(0)
+    parts = ("train", "valid", "test")
+    return {
+        part: (rng.uniform(size=(num_rows, size)) < 0.4).astype("float32")
+        for part in parts
+    }
+
+
+def make_run(folder, name="orderings", rows=None, **changes):
+    recipe = dataclasses.replace(tiny(name), dropout=0.3, **changes)
+    return paper_runs.Run(
+        "dna", name, recipe, rows or data(), folder / "work", folder / "results"
+    )
+
+
+def quiet(line):
+    pass
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAfter:
+    """A report that kills the run after some rounds."""
+
+    def __init__(self, rounds):
+        self.rounds = rounds
+
+    def __call__(self, line):
+        self.rounds -= 1
+        if self.rounds == 0:
+            raise Killed
+
+
+def figures(result):
+    return result["valid"], result["test"], result["history"]
+
+
+@pytest.mark.parametrize("name", ["orderings", "paper_masks"])
+def test_a_killed_run_ends_with_the_figures_of_an_unbroken_one(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(paper_runs, "SECONDS_BETWEEN_SAVES", -1.0)
+    whole = make_run(tmp_path / "whole", name)
+    whole.train(quiet)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            make_run(tmp_path / "broken", name).train(KillAfter(2))
+    resumed = make_run(tmp_path / "broken", name)
+    lines = []
+    resumed.train(lines.append)
+    assert 0 < len(lines) < whole.rounds
+    expected, found = figures(whole.finish()), figures(resumed.finish())
+    for one, other in zip(expected, found, strict=True):
+        for key in one:
+            np.testing.assert_allclose(other[key], one[key], rtol=1e-5)
+
+
+def test_a_finished_run_is_scored_again_without_training(tmp_path):
+    first = make_run(tmp_path)
+    first.train(quiet)
+    before = first.finish(test=False)
+    assert "test" not in before
+    again = make_run(tmp_path)
+    again.train(lambda line: pytest.fail("It trained."))
+    after = again.finish()
+    np.testing.assert_allclose(after["valid"]["nll"], before["valid"]["nll"], rtol=1e-6)
+    assert after["seconds"] == before["seconds"]
+    assert after["test"]["members"] == TINY["test_members"]
+
+
+def test_settings_that_changed_are_not_mixed_with_an_older_run(tmp_path):
+    make_run(tmp_path).train(quiet)
+    with pytest.raises(ValueError, match="other settings"):
+        make_run(tmp_path, learning_rate=0.5).train(quiet)
+
+
+class Guarded(dict):
+    """Data whose test set must not be looked at, not even read, before the end."""
+
+    allowed = False
+
+    def __getitem__(self, part):
+        if part == "test" and not self.allowed:
+            pytest.fail("The test set was read before everything was chosen.")
+        return super().__getitem__(part)
+
+
+def test_the_test_set_is_not_read_before_everything_is_chosen(tmp_path):
+    rows = Guarded(data())
+    run = make_run(tmp_path, rows=rows)
+    run.train(quiet)
+    run.finish(test=False)
+    rows.allowed = True
+    assert "test" in run.finish()
+
+
+def test_the_round_is_chosen_on_validation(tmp_path):
+    run = make_run(tmp_path, steps=60, learning_rate=0.2, test_members=2)
+    run.train(quiet)
+    history = run.log["history"]["valid_nll"]
+    assert run.best_round < run.rounds - 1
+    result = run.finish(test=False)
+    np.testing.assert_allclose(result["valid"]["nll"], min(history), rtol=1e-5)
+
+
+def test_patience_ends_a_run(tmp_path):
+    run = make_run(tmp_path, steps=3000, learning_rate=0.2, patience=3)
+    run.train(quiet)
+    assert run.rounds == run.best_round + 1 + 3
+    assert run.rounds < paper_runs.max_rounds(run.recipe, 30)
+
+
+@pytest.mark.parametrize("folder", [None, "nowhere"])
+def test_missing_data_says_what_to_do(folder, monkeypatch):
+    monkeypatch.delenv("KERAS_MADE_DATA", raising=False)
+    with pytest.raises(ValueError, match=r"arrays train, valid and test"):
+        paper_runs.load("dna", folder)
+
+
+def test_more_work_is_expected_to_take_longer():
+    rows, recipe = data(), tiny("orderings")
+    longer = dataclasses.replace(recipe, steps=10 * recipe.steps)
+    expected = paper_runs.expected_seconds
+    assert 0 < expected(recipe, rows) < expected(longer, rows)
+
+
+def result(dataset, recipe, valid, test=None):
+    scores = {"valid": {"nll": valid}}
+    if test is not None:
+        scores["test"] = {"nll": test, "standard_error": 0.125}
+    return {
+        "dataset": dataset,
+        "recipe": recipe,
+        "settings": dataclasses.asdict(Recipe(about="")),
+        "history": {"step": [10, 20], "valid_nll": [valid + 1, valid]},
+        "cpu_seconds": 240.0,
+        **scores,
+    }
+
+
+RESULTS = [
+    result("dna", "orderings", valid=80.0, test=79.0),
+    result("dna", "natural", valid=85.0, test=78.0),
+    result("dna", "paper", valid=84.0, test=83.5),
+    result("dna", "paper_masks", valid=82.0, test=81.5),
+    result("web", "natural", valid=28.0),
+]
+
+
+def row_of(text, dataset):
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {dataset}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_comes_from_the_files_alone(tmp_path, monkeypatch, capsys):
+    for i, content in enumerate(RESULTS):
+        (tmp_path / f"{i}.json").write_text(json.dumps(content))
+    (tmp_path / "of_another_script.json").write_text(json.dumps({"seconds": 1}))
+    monkeypatch.delenv("KERAS_MADE_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["", "--table", "--results", str(tmp_path)])
+    paper_tables.main()
+    text = capsys.readouterr().out
+    assert all(f"| {dataset}" in text for dataset in PUBLISHED)
+    assert all(caveat in text for caveat in CAVEATS.values())
+    dna = row_of(text, "dna")
+    assert f"{PUBLISHED['dna']['MADE, masks']:.2f}" in dna
+    assert dna[-2:] == ["orderings", "2"]
+
+
+def test_recipes_are_chosen_on_validation_whatever_the_test_says():
+    ours = paper_tables.chosen(RESULTS, "dna", ours=True)
+    assert ours["recipe"] == "orderings"
+    assert paper_tables.chosen(RESULTS, "adult", ours=True) is None
+
+
+def test_a_run_without_test_figures_leaves_its_cell_empty():
+    web = row_of(paper_tables.table(RESULTS), "web")
+    assert "natural" in web
+    assert not any("28.0" in cell for cell in web)
+
+
+def test_attempts_are_listed_best_first():
+    lines = paper_tables.attempts(RESULTS).splitlines()[2:]
+    names = [line.split("|")[2].strip() for line in lines if "| dna" in line]
+    assert names == ["orderings", "paper_masks", "paper", "natural"]
+
+
+def test_curves_are_drawn(tmp_path):
+    paper_tables.draw_curves(RESULTS, tmp_path / "made" / "curves.png")
+    assert (tmp_path / "made" / "curves.png").read_bytes()[:4] == b"\x89PNG"
