@@ -68,17 +68,13 @@ def figures(result):
     return result["valid"], result["test"], result["history"]
 
 
-@pytest.mark.parametrize("name", ["orderings", "paper_masks"])
-def test_a_killed_run_ends_with_the_figures_of_an_unbroken_one(
-    name, tmp_path, monkeypatch
-):
+def test_a_killed_run_ends_with_the_figures_of_an_unbroken_one(tmp_path, monkeypatch):
     monkeypatch.setattr(paper_runs, "SECONDS_BETWEEN_SAVES", -1.0)
-    whole = make_run(tmp_path / "whole", name)
+    whole = make_run(tmp_path / "whole")
     whole.train(quiet)
-    for _ in range(2):
-        with pytest.raises(Killed):
-            make_run(tmp_path / "broken", name).train(KillAfter(2))
-    resumed = make_run(tmp_path / "broken", name)
+    with pytest.raises(Killed):
+        make_run(tmp_path / "broken").train(KillAfter(2))
+    resumed = make_run(tmp_path / "broken")
     lines = []
     resumed.train(lines.append)
     assert 0 < len(lines) < whole.rounds
@@ -86,25 +82,6 @@ def test_a_killed_run_ends_with_the_figures_of_an_unbroken_one(
     for one, other in zip(expected, found, strict=True):
         for key in one:
             np.testing.assert_allclose(other[key], one[key], rtol=1e-5)
-
-
-def test_a_finished_run_is_scored_again_without_training(tmp_path):
-    first = make_run(tmp_path)
-    first.train(quiet)
-    before = first.finish(test=False)
-    assert "test" not in before
-    again = make_run(tmp_path)
-    again.train(lambda line: pytest.fail("It trained."))
-    after = again.finish()
-    np.testing.assert_allclose(after["valid"]["nll"], before["valid"]["nll"], rtol=1e-6)
-    assert after["seconds"] == before["seconds"]
-    assert after["test"]["members"] == TINY["test_members"]
-
-
-def test_settings_that_changed_are_not_mixed_with_an_older_run(tmp_path):
-    make_run(tmp_path).train(quiet)
-    with pytest.raises(ValueError, match="other settings"):
-        make_run(tmp_path, learning_rate=0.5).train(quiet)
 
 
 class Guarded(dict):
@@ -118,29 +95,36 @@ class Guarded(dict):
         return super().__getitem__(part)
 
 
-def test_the_test_set_is_not_read_before_everything_is_chosen(tmp_path):
+def test_the_test_set_is_read_once_all_is_chosen_and_without_more_training(tmp_path):
     rows = Guarded(data())
-    run = make_run(tmp_path, rows=rows)
-    run.train(quiet)
-    run.finish(test=False)
+    first = make_run(tmp_path, rows=rows)
+    first.train(quiet)
+    before = first.finish(test=False)
+    assert "test" not in before
     rows.allowed = True
-    assert "test" in run.finish()
+    again = make_run(tmp_path, rows=rows)
+    again.train(lambda line: pytest.fail("It trained."))
+    after = again.finish()
+    np.testing.assert_allclose(after["valid"]["nll"], before["valid"]["nll"], rtol=1e-6)
+    assert after["seconds"] == before["seconds"]
+    assert after["test"]["members"] == TINY["test_members"]
 
 
-def test_the_round_is_chosen_on_validation(tmp_path):
-    run = make_run(tmp_path, steps=60, learning_rate=0.2, test_members=2)
+def test_settings_that_changed_are_not_mixed_with_an_older_run(tmp_path):
+    make_run(tmp_path).train(quiet)
+    with pytest.raises(ValueError, match="other settings"):
+        make_run(tmp_path, learning_rate=0.5).train(quiet)
+
+
+def test_the_round_is_chosen_on_validation_and_patience_ends_a_run(tmp_path):
+    wild = {"learning_rate": 0.2, "patience": 3, "steps": 3000}
+    run = make_run(tmp_path, "natural", **wild)
     run.train(quiet)
-    history = run.log["history"]["valid_nll"]
-    assert run.best_round < run.rounds - 1
-    result = run.finish(test=False)
-    np.testing.assert_allclose(result["valid"]["nll"], min(history), rtol=1e-5)
-
-
-def test_patience_ends_a_run(tmp_path):
-    run = make_run(tmp_path, steps=3000, learning_rate=0.2, patience=3)
-    run.train(quiet)
-    assert run.rounds == run.best_round + 1 + 3
+    assert run.rounds == run.best_round + 1 + run.recipe.patience
     assert run.rounds < paper_runs.max_rounds(run.recipe, 30)
+    best = min(run.log["history"]["valid_nll"])
+    result = run.finish(test=False)
+    np.testing.assert_allclose(result["valid"]["nll"], best, rtol=1e-5)
 
 
 @pytest.mark.parametrize("folder", [None, "nowhere"])
