@@ -13,6 +13,8 @@ from keras_made.conditionals import (
 from keras_made.density import AutoregressiveDensity, LikelihoodModel
 from keras_made.made import MADE
 from keras_made.nade import NADE
+from keras_made.pixelcnn import PixelCNN
+from keras_made.pixelrnn import PixelRNN
 
 __all__ = [
     "MADE",
@@ -27,5 +29,7 @@ __all__ = [
     "MixtureOfLogistics",
     "MixtureOfNormals",
     "Normal",
+    "PixelCNN",
+    "PixelRNN",
 ]
 __version__ = "0.1.0"

@@ -1,0 +1,133 @@
+"""What autoregressive networks over images share."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_made.autoregressive import (
+    Autoregressive,
+    check_event_shape,
+    check_positive,
+)
+from keras_made.layers import MaskedDense
+
+
+class ImageNetwork(Autoregressive):
+    """Base of PixelCNN and PixelRNN: pixels in raster order, channels within each.
+
+    Every map of the network belongs to a channel, and hears that of its own and of
+    earlier channels; a subclass writes the part that hears other pixels, `hear`, with
+    its layers in `build_body`, and `reach`, which says what they let through.
+
+    Args:
+        event_shape: `(height, width)`, or `(height, width, channels)`.
+        units: number of maps, at least the number of channels.
+        num_params: parameters per entry. None: one, without an axis of its own.
+        num_layers: number of layers.
+        kernel_size: width of the kernels, odd.
+        **layer_kwargs: as for `Autoregressive`.
+    """
+
+    def __init__(
+        self, event_shape, units, num_params, num_layers, kernel_size, **layer_kwargs
+    ):
+        shape = check_event_shape(
+            event_shape, "height, width", "height, width, channels"
+        )
+        super().__init__(num_params, event_shape=shape, **layer_kwargs)
+        check_positive("units", units)
+        check_positive("num_layers", num_layers)
+        check_positive("kernel_size", kernel_size)
+        if kernel_size % 2 == 0 or kernel_size < 3:
+            raise ValueError(
+                "`kernel_size` must be odd and at least 3, so that a kernel has a "
+                f"middle and neighbours. Received: kernel_size={kernel_size}."
+            )
+        if units < self.num_channels:
+            raise ValueError(
+                f"`units` must be at least the number of channels, "
+                f"{self.num_channels}: each needs a map of its own. Received: "
+                f"units={units}."
+            )
+        self.units = units
+        self.num_layers = num_layers
+        self.kernel_size = kernel_size
+
+    @property
+    def num_channels(self) -> int:
+        return self.event_shape[2] if len(self.event_shape) == 3 else 1
+
+    @property
+    def map_degrees(self) -> np.ndarray:
+        """The channel that each map belongs to, sorted, in equal shares."""
+        return np.arange(self.units) * self.num_channels // self.units
+
+    @property
+    def feature_degrees(self) -> np.ndarray:
+        """The channel that each feature of a pixel belongs to."""
+        return np.repeat(np.arange(self.num_channels), self.num_features)
+
+    def build(self, x_shape, context_shape=None):
+        super().build(x_shape, context_shape)
+        self.build_body()
+        degrees, outputs = self.map_degrees, np.arange(self.num_channels)
+        outputs = np.repeat(outputs, self.params_per_entry)
+        self.head = [
+            MaskedDense(degrees, degrees, activation="relu", dtype=self.dtype_policy),
+            MaskedDense(degrees, outputs, dtype=self.dtype_policy),
+        ]
+        for layer in self.head:
+            layer.build((None, self.units))
+
+    def build_body(self):
+        """Make and build the layers that `hear` calls."""
+        raise NotImplementedError
+
+    def hear(self, x, context):
+        """Maps that have heard what comes before each entry, and not the entry.
+
+        Args:
+            x: floats `(batch, height, width, channels x num_features)`.
+            context: floats `(batch, C)` or None.
+
+        Returns:
+            Floats `(batch, height, width, units)`.
+        """
+        raise NotImplementedError
+
+    def reach(self) -> np.ndarray:
+        """Which entries `hear` lets every entry hear: bools `[input, output]`."""
+        raise NotImplementedError
+
+    def compute_params(self, features, context, row, training):
+        batch = ops.shape(features)[: len(features.shape) - len(self.event_shape) - 1]
+        height, width = self.event_shape[:2]
+        x = ops.reshape(features, (-1, height, width, len(self.feature_degrees)))
+        if context is not None:
+            context = ops.reshape(context, (-1, self.context_size))
+        maps = ops.relu(self.hear(x, context))
+        for layer in self.head:
+            maps = layer(maps)
+        return ops.reshape(maps, (*batch, *self.event_shape, self.params_per_entry))
+
+    def connectivity(self, row: int = 0) -> np.ndarray:
+        """What the network lets through: bools (event_size, event_size).
+
+        `[i, j]` says whether the parameters of entry i can hear entry j.
+        """
+        self._check_row(row)
+        return self.reach().T
+
+    @property
+    def floats_per_event(self) -> int:
+        return 8 * self.units * math.prod(self.event_shape[:2])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "event_shape": list(self.event_shape),
+            "units": self.units,
+            "num_layers": self.num_layers,
+            "kernel_size": self.kernel_size,
+        }
