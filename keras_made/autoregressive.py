@@ -161,6 +161,11 @@ class Autoregressive(keras.layers.Layer):
         """About how many floats one event takes while its parameters are computed."""
         return 16 * self.event_size
 
+    @property
+    def floats_per_order(self) -> int:
+        """About how many floats more it takes when it is drawn in its own `order`."""
+        return 0
+
     # One step at a time -------------------------------------------------------------
 
     @property
@@ -195,8 +200,8 @@ class Autoregressive(keras.layers.Layer):
             context: `(batch, C)` or None.
             row: structure to use: an integer scalar.
             order: entries in the order in which each example wants them, ints
-                `(batch, event_size)`, for networks that are `orderings_only` or
-                `order_agnostic`. None: that of `row`.
+                `(batch, event_size)` or `(1, event_size)`, for networks that are
+                `orderings_only` or `order_agnostic`. None: that of `row`.
 
         Returns:
             A dict of tensors.

@@ -136,7 +136,7 @@ class Categorical(Conditional):
 
     def __init__(self, num_classes: int):
         self.num_classes = _check_count("num_classes", num_classes, 2)
-        self.num_params = self.num_features = num_classes
+        self.num_params = self.num_features = self.num_classes
 
     def log_prob(self, params, x):
         chosen = ops.one_hot(ops.cast(x, "int32"), self.num_classes, dtype=params.dtype)
@@ -157,7 +157,7 @@ class Categorical(Conditional):
         _check_levels(x, self.num_classes, repr(self))
 
     def encode(self, x):
-        return ops.one_hot(ops.cast(x, "int32"), self.num_classes, dtype="float32")
+        return ops.one_hot(ops.cast(x, "int32"), self.num_classes, dtype=_float(x))
 
     def get_config(self):
         return {"num_classes": self.num_classes}
@@ -245,7 +245,7 @@ class MixtureOfNormals(_Mixture):
     def __init__(self, n: int, min_scale: float = 1e-3):
         self.n = _check_count("n", n, 1)
         self.min_scale = _check_min_scale(min_scale)
-        self.num_params = 3 * n
+        self.num_params = 3 * self.n
 
     def _component_log_prob(self, x, loc, scale):
         return _normal_log_prob(x, loc, scale)
@@ -255,7 +255,7 @@ class MixtureOfNormals(_Mixture):
 
     def mean(self, params):
         logits, loc, _ = self.components(params)
-        return ops.sum(ops.softmax(logits, axis=-1) * loc, axis=-1)
+        return ops.sum(_probabilities(logits) * loc, axis=-1)
 
     def distribution(self, params):
         tfd = _tfd()
@@ -295,25 +295,27 @@ class MixtureOfLogistics(_Mixture):
         self.n = _check_count("n", n, 1)
         self.num_levels = _check_count("num_levels", num_levels, 2)
         self.min_scale = _check_min_scale(min_scale)
-        self.num_params = 3 * n
+        self.num_params = 3 * self.n
 
-    def _center(self, x):
-        return x * (2.0 / (self.num_levels - 1)) - 1.0
+    def components(self, params):
+        """Logits, and locations and scales in units of levels."""
+        logits, loc, scale = super().components(params)
+        half = 0.5 * (self.num_levels - 1)
+        return logits, (loc + 1.0) * half, scale * half
 
     def _component_log_prob(self, x, loc, scale):
-        half = 1.0 / (self.num_levels - 1)
-        center = self._center(x)
-        upper, lower = (center + half - loc) / scale, (center - half - loc) / scale
+        # Levels and halves are exact in floating point: the upper edge of one interval
+        # is bit for bit the lower edge of the next, and the masses sum to one.
+        upper, lower = (x + 0.5 - loc) / scale, (x - 0.5 - loc) / scale
         # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), and each
         # of the three has a logarithm that is exact far into the tails.
         below, above = ops.log_sigmoid(upper), ops.log_sigmoid(-lower)
-        inside = below + above + ops.log(-ops.expm1(-2.0 * half / scale))
+        inside = below + above + ops.log(-ops.expm1(-1.0 / scale))
         inside = ops.where(x >= self.num_levels - 1, above, inside)
         return ops.where(x <= 0, below, inside)
 
     def _quantile(self, u, loc, scale):
-        center = loc + scale * (ops.log(u) - ops.log1p(-u))
-        level = ops.round((center + 1.0) * (0.5 * (self.num_levels - 1)))
+        level = ops.round(loc + scale * (ops.log(u) - ops.log1p(-u)))
         return ops.clip(level, 0.0, self.num_levels - 1.0)
 
     def log_probs(self, params):
@@ -328,23 +330,19 @@ class MixtureOfLogistics(_Mixture):
         return ops.sum(ops.exp(self.log_probs(params)) * levels, axis=-1)
 
     def distribution(self, params):
-        import tensorflow_probability as tfp
-
         tfd = _tfd()
         logits, loc, scale = self.components(params)
-        half = 0.5 * (self.num_levels - 1)
         # TFP gives level k the mass of (k-1, k]: a shift by a half centres it.
-        logistic = tfd.TransformedDistribution(
-            tfd.Logistic((loc + 1.0) * half, scale * half), tfp.bijectors.Shift(-0.5)
-        )
-        quantized = tfd.QuantizedDistribution(logistic, 0.0, self.num_levels - 1.0)
+        logistic = tfd.Logistic(loc - 0.5, scale)
+        high = ops.cast(self.num_levels - 1, loc.dtype)
+        quantized = tfd.QuantizedDistribution(logistic, ops.zeros_like(high), high)
         return tfd.MixtureSameFamily(tfd.Categorical(logits=logits), quantized)
 
     def check(self, x):
         _check_levels(x, self.num_levels, repr(self))
 
     def encode(self, x):
-        return self._center(x)[..., None]
+        return (x * (2.0 / (self.num_levels - 1)) - 1.0)[..., None]
 
     def get_config(self):
         return {
@@ -372,12 +370,14 @@ class Columns(Conditional):
     """
 
     def __init__(self, conditionals: Sequence[Conditional]):
-        self.conditionals = [
-            get(keras.saving.deserialize_keras_object(conditional))
-            for conditional in conditionals
-        ]
-        if not self.conditionals:
-            raise ValueError("`conditionals` must hold one conditional per variable.")
+        self.conditionals = [get(conditional) for conditional in conditionals]
+        if not self.conditionals or any(
+            isinstance(c, Columns) for c in self.conditionals
+        ):
+            raise ValueError(
+                "`conditionals` must hold one conditional per variable, none of them "
+                f"Columns. Received: {self.conditionals!r}."
+            )
         # Equal conditionals are computed together, however many columns have them.
         self.kinds = list(dict.fromkeys(self.conditionals))
         self.kind_of = np.array(
@@ -435,7 +435,7 @@ class Columns(Conditional):
     def _pad(self, kind, features):
         padding = self.num_features - kind.num_features
         pairs = [(0, 0)] * (len(features.shape) - 1) + [(0, padding)]
-        return ops.pad(ops.cast(features, "float32"), pairs)
+        return ops.pad(ops.cast(features, _float(features)), pairs)
 
     def distribution(self, params):
         """A `tfd.Blockwise` over the columns: they are one event of shape (D,)."""
@@ -508,8 +508,10 @@ class _ColumnsAt:
 
 
 def get(identifier) -> Conditional:
-    """A conditional from its name (`"bernoulli"`, `"normal"`) or itself."""
+    """A conditional from its name (`"bernoulli"`, `"normal"`), config or itself."""
     names = {"bernoulli": Bernoulli, "normal": Normal}
+    if isinstance(identifier, dict):
+        identifier = keras.saving.deserialize_keras_object(identifier)
     if isinstance(identifier, Conditional):
         return identifier
     if isinstance(identifier, str) and identifier.lower() in names:
@@ -539,19 +541,32 @@ def _normal_quantile(u):
     return math.sqrt(2.0) * ops.erfinv(2.0 * u - 1.0)
 
 
+def _probabilities(logits):
+    """`ops.softmax`, which warns of a mixture of one, without the warning."""
+    return ops.exp(ops.log_softmax(logits, axis=-1))
+
+
 def _draw_class(logits, uniforms):
     """Index of the class whose interval of cumulated probability holds the noise."""
-    cumulated = ops.cumsum(ops.softmax(logits, axis=-1), axis=-1)
-    passed = ops.cast(cumulated[..., :-1] <= uniforms, "int32")
-    return ops.sum(passed, axis=-1)
+    cumulated = ops.cumsum(_probabilities(logits), axis=-1)
+    # Rounding leaves the total near one; noise on its scale can hit no class of
+    # probability zero, the last one included.
+    passed = cumulated[..., :-1] <= uniforms * cumulated[..., -1:]
+    return ops.sum(ops.cast(passed, "int32"), axis=-1)
+
+
+def _float(x):
+    """The floating type in which entries become features: that of `x` or float32."""
+    return keras.backend.result_type(x.dtype, "float32")
 
 
 def _check_count(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integral or value < least:
         raise ValueError(
             f"`{name}` must be an int of at least {least}. Received: {value!r}."
         )
-    return value
+    return int(value)
 
 
 def _check_min_scale(min_scale):

@@ -60,6 +60,10 @@ class LikelihoodModel(keras.Model):
     def check_support(self, x: np.ndarray) -> None:
         """Raise a ValueError when a row cannot come from this density."""
 
+    def typical_event(self) -> np.ndarray:
+        """An event of the support, `event_shape`, to stand where values are missing."""
+        return np.zeros(self.event_shape, "float32")
+
     # Keras's loop ---------------------------------------------------------------------
 
     def call(self, inputs, training=False):
@@ -247,7 +251,7 @@ class LikelihoodModel(keras.Model):
         Args:
             x: array-like `(n, *event_shape)`.
             context: array-like `(n, C)` or `(C,)`, or None.
-            missing: whether NaN is allowed in `x`.
+            missing: whether NaN is allowed in `x`; a typical value takes its place.
 
         Returns:
             `(x, context)`, NumPy; context `(n, C)` or None. Builds the model.
@@ -264,7 +268,9 @@ class LikelihoodModel(keras.Model):
                 f"The model has a context of size {self.context_size}. Pass it: "
                 "fit((x, context)), log_prob(x, context)."
             )
-        self.check_support(np.nan_to_num(x) if missing else x)
+        if missing:
+            x = np.where(np.isnan(x), self.typical_event(), x)
+        self.check_support(x)
         return x, context
 
     def _check_shape(self, x):
@@ -377,21 +383,32 @@ class AutoregressiveDensity(LikelihoodModel):
         if network.params_per_entry != self.conditional.num_params:
             raise ValueError(
                 f"{self.conditional!r} has {self.conditional.num_params} parameters "
-                f"per entry, and the network gives {network.params_per_entry}. Make "
-                f"the network with num_params={self.conditional.num_params}."
+                f"per entry. Received: network with {network.params_per_entry}. Make "
+                f"it with num_params={self.conditional.num_params}."
             )
         self._attach_encoder()
         self.normalization = normalization
-        if normalization is not None and not np.any(self.conditional.continuous):
-            raise ValueError(
-                f"`normalization` is for real variables. {self.conditional!r} is "
-                "discrete; leave it out."
-            )
+        self._check_normalization()
         self.rows = None if rows is None else [int(row) for row in rows]
         for row in self.rows or []:
             network._check_row(row)
         if self.rows == []:
             raise ValueError("`rows` must name at least one structure, or be None.")
+
+    def _check_normalization(self):
+        layer = self.normalization
+        if layer is None:
+            return
+        if not isinstance(layer, keras.layers.Normalization) or layer.invert:
+            raise ValueError(
+                "`normalization` must be a `keras.layers.Normalization`, adapted to "
+                f"the data and not inverted. Received: {layer!r}."
+            )
+        if not np.any(self.conditional.continuous):
+            raise ValueError(
+                "`normalization` is for real variables. Received: conditional="
+                f"{self.conditional!r}, which is discrete. Leave it out."
+            )
 
     def _attach_encoder(self):
         """Let the network hear entries in the form that the conditional gives them."""
@@ -434,6 +451,12 @@ class AutoregressiveDensity(LikelihoodModel):
     def check_support(self, x):
         self.conditional.check(x)
 
+    def typical_event(self):
+        conditional, shape = self.conditional, self.event_shape
+        params = ops.zeros((*shape, conditional.num_params))
+        uniforms = ops.full((*shape, conditional.num_uniforms), 0.5)
+        return _to_numpy(conditional.draw(params, uniforms))
+
     # log p ----------------------------------------------------------------------------
 
     def compute_log_prob(self, x, context, training):
@@ -464,12 +487,18 @@ class AutoregressiveDensity(LikelihoodModel):
 
     def _loc_and_scale(self):
         """Of every entry; discrete columns stay as they are."""
+        layer, dtype = self.normalization, self.density_dtype
+        mean, variance = layer.mean, layer.variance
+        if layer.input_mean is None:
+            # The variables themselves: `mean` is a copy, rounded to the compute dtype.
+            mean = ops.reshape(layer.adapt_mean, mean.shape)
+            variance = ops.reshape(layer.adapt_variance, mean.shape)
         real = np.broadcast_to(self.conditional.continuous, self.event_shape)
-        mean = ops.cast(self.normalization.mean, self.density_dtype)[0]
-        scale = ops.sqrt(ops.cast(self.normalization.variance, self.density_dtype))[0]
-        # A constant column has no scale; Keras leaves it unscaled likewise.
-        scale = ops.maximum(scale, keras.config.epsilon())
-        return ops.where(real, mean, 0.0), ops.where(real, scale, 1.0)
+        mean, variance = ops.cast(mean, dtype)[0], ops.cast(variance, dtype)[0]
+        # A constant column has no scale of its own, and keeps that of the data.
+        scaled = ops.logical_and(real, variance > 0)
+        scale = ops.sqrt(ops.where(scaled, variance, 1.0))
+        return ops.where(real, mean, 0.0), scale
 
     # Generation -----------------------------------------------------------------------
 
@@ -567,26 +596,37 @@ class AutoregressiveDensity(LikelihoodModel):
         return result
 
     def _impute_by_particles(self, x, observed, context, particles, seeds, verbose):
+        def choose(*job):
+            completed, weights = self._complete(*job, particles, seeds)
+            noise = conditionals.draw_uniforms(weights.shape, seeds)
+            # The largest of log w - log(-log u) falls on each particle as w.
+            gumbel = -ops.log(-ops.log(noise))
+            chosen = ops.cast(ops.argmax(weights + gumbel, axis=1), "int32")
+            first = np.arange(len(completed), step=particles, dtype="int32")
+            return ops.take(completed, first + chosen, axis=0)
+
+        floats = particles * self.floats_per_row()
+        return run_in_chunks(choose, [x, observed, context], floats, verbose)
+
+    def _complete(self, x, observed, context, particles, seeds):
+        """Every row completed `particles` times by members in their own orderings.
+
+        Returns:
+            `(completed, weights)`: `(n * particles, *event_shape)`, those of a row
+            adjacent, and the members' log-likelihoods of the observed entries,
+            `(n, particles)`.
+        """
         size = len(x)
         x, observed, context = (
-            _repeat_rows(a, particles) for a in (x, observed, context)
+            None if a is None else np.repeat(a, particles, axis=0)
+            for a in (x, observed, context)
         )
-        members = self._choose_members(particles, seeds)
-        result, weights = self._generate(
-            np.repeat(members, size),
-            context,
-            seeds,
-            None,
-            x,
-            observed,
-            counted=observed,
-            verbose=verbose,
+        # Members go round row by row: each row's particles are spread over them.
+        members = self._choose_members(size * particles, seeds)
+        completed, weights = self._generate(
+            members, context, seeds, None, x, observed, counted=observed, verbose=0
         )
-        weights = _to_numpy(weights).reshape(particles, size)
-        noise = _to_numpy(conditionals.draw_uniforms((particles, size), seeds))
-        # The largest of log w - log(-log u) falls on each particle in proportion to w.
-        chosen = np.argmax(weights - np.log(-np.log(noise)), axis=0)
-        return ops.take(result, chosen * size + np.arange(size), axis=0)
+        return completed, ops.reshape(weights, (size, particles))
 
     def conditional_log_prob(
         self, x, observed, context=None, num_particles=100, seed=None, verbose="auto"
@@ -632,21 +672,14 @@ class AutoregressiveDensity(LikelihoodModel):
 
     def _log_prob_observed(self, x, observed, context, particles, seeds, verbose):
         """log p(observed part), by importance sampling."""
-        size, members = len(x), self._choose_members(particles, seeds)
-        job = [_repeat_rows(a, particles) for a in (x, observed, context)]
-        _, weights = self._generate(
-            np.repeat(members, size),
-            job[2],
-            seeds,
-            None,
-            job[0],
-            job[1],
-            counted=job[1],
-            verbose=verbose,
-        )
-        weights = ops.reshape(weights, (particles, size))
-        mean = ops.logsumexp(weights, axis=0) - math.log(particles)
-        return mean - self._log_scales(observed)
+
+        def estimate(*job):
+            _, weights = self._complete(*job, particles, seeds)
+            return ops.logsumexp(weights, axis=1) - math.log(particles)
+
+        floats = particles * self.floats_per_row()
+        result = run_in_chunks(estimate, [x, observed, context], floats, verbose)
+        return result - self._log_scales(observed)
 
     def _log_scales(self, entries):
         """Sum of the log scales of the standardisation over some entries."""
@@ -674,8 +707,15 @@ class AutoregressiveDensity(LikelihoodModel):
         if observed is None:
             observed = ~np.isnan(x)
         observed = _check_observed(observed, x)
+        absent = observed & np.isnan(x)
+        if np.any(absent):
+            raise ValueError(
+                "`x` is NaN where `observed` is True, first in row "
+                f"{int(np.argwhere(absent)[0][0])}. Make `observed` False there, or "
+                "leave it out."
+            )
         x, context = self.check_inputs(np.where(observed, x, np.nan), context, True)
-        return np.nan_to_num(x), observed, context
+        return x, observed, context
 
     def _generate(
         self,
@@ -715,12 +755,16 @@ class AutoregressiveDensity(LikelihoodModel):
         if order is None and len(present) > 1 and together:
             order = network.orders()[members]
             members, present = np.full_like(members, present[0]), present[:1]
+        shared = None
+        if order is not None and (order == order[0]).all():
+            # One order for all rows: weights are gathered once, not for each row.
+            shared, order = order[:1], None
         arrays = [members, context, order, known, observed, counted]
         pieces = []
         for member in present:
             rows = np.flatnonzero(members == member)
             piece = [None if a is None else a[rows] for a in arrays]
-            pieces.append(self._generate_member(member, piece, seeds, verbose))
+            pieces.append(self._generate_member(member, piece, shared, seeds, verbose))
         joined = pieces[0] if len(pieces) == 1 else ops.concatenate(pieces)
         if len(pieces) > 1:
             places = np.argsort(np.argsort(members, kind="stable"), kind="stable")
@@ -728,17 +772,23 @@ class AutoregressiveDensity(LikelihoodModel):
         x = ops.reshape(joined[:, :-1], (-1, *self.event_shape))
         return x, joined[:, -1]
 
-    def _generate_member(self, member, arrays, seeds, verbose):
+    def _generate_member(self, member, arrays, shared_order, seeds, verbose):
         function = self._function("generate", self.generate_rows)
         row = ops.convert_to_tensor(member, "int32")
         shape = self.noise_shape
 
-        def run(members, *rest):
+        def run(members, context, order, *rest):
             noise = conditionals.draw_uniforms((len(members), *shape), seeds)
-            rest = [None if a is None else ops.convert_to_tensor(a) for a in rest]
+            order = shared_order if order is None else order
+            rest = [
+                None if a is None else ops.convert_to_tensor(a)
+                for a in (context, order, *rest)
+            ]
             return function(row, noise, *rest)
 
-        floats = self.floats_per_row()
+        floats = self.floats_per_row() + math.prod(shape)
+        if arrays[2] is not None:
+            floats += self.network.floats_per_order
         return run_in_chunks(run, arrays, floats, verbose)
 
     @property
@@ -763,7 +813,8 @@ class AutoregressiveDensity(LikelihoodModel):
             row: integer scalar, the structure.
             noise: uniforms `(n, *noise_shape)`.
             context: `(n, C)` or None.
-            order: ints `(n, event_size)`, or None for that of `row`.
+            order: ints `(n, event_size)`, or `(1, event_size)` for all rows, or None
+                for that of `row`.
             known: values to keep where `observed`, `(n, event_size)`, or None.
             observed: bools `(n, event_size)`, or None.
             counted: bools `(n, event_size)`, or None.

@@ -278,6 +278,17 @@ class MADE(Autoregressive):
     def step_size(self) -> int:
         return 1
 
+    @property
+    def floats_per_event(self) -> int:
+        width = self.num_features + self.params_per_entry
+        return 4 * (self.event_size * width + sum(self.hidden_units))
+
+    @property
+    def floats_per_order(self) -> int:
+        # The output kernels' columns of one block, gathered and laid out anew.
+        rows = self.event_size * self.num_features + sum(self.hidden_units[-1:])
+        return 3 * rows * self.block_length * self.params_per_entry
+
     def start(self, batch, context=None, row=0, order=None):
         """As `Autoregressive.start`; all D steps cost about one pass together."""
         if order is not None and not (self.orderings_only or self.order_agnostic):
