@@ -15,6 +15,8 @@ from keras_made.made import MADE
 from keras_made.nade import NADE
 from keras_made.pixelcnn import PixelCNN
 from keras_made.pixelrnn import PixelRNN
+from keras_made.recurrent import Recurrent
+from keras_made.wavenet import WaveNet
 
 __all__ = [
     "MADE",
@@ -31,5 +33,7 @@ __all__ = [
     "Normal",
     "PixelCNN",
     "PixelRNN",
+    "Recurrent",
+    "WaveNet",
 ]
 __version__ = "0.1.0"
