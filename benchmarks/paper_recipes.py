@@ -37,7 +37,10 @@ class Recipe:
         about: one line for a reader.
         tuned: what was chosen on validation, and among what.
         hidden_units, ordering, hidden_degrees, num_masks, direct, residual, companion,
-            dropout, kernel_initializer: of `MADE`.
+            dropout, kernel_initializer: of `MADE`. `ordering="both ways"`: natural and
+            reversed for every other network.
+        one_hot: each variable reaches the network as two, "is 0" and "is 1", so that a
+            value of 0 differs from one not heard.
         optimizer: `"adamw"`, with a cosine schedule down to zero over `steps`, or
             `"adadelta"`, with a constant rate.
         weight_decay: of AdamW, on kernels only.
@@ -47,6 +50,7 @@ class Recipe:
             whole passes over the data. 0: one pass.
         patience: rounds without a better validation figure after which training ends.
         valid_members, test_members: structures mixed during training, and at its end.
+        networks: trained from different seeds one after the other, and mixed.
     """
 
     about: str
@@ -59,6 +63,7 @@ class Recipe:
     residual: bool = True
     companion: bool = False
     dropout: float = 0.0
+    one_hot: bool = False
     kernel_initializer: str = "glorot_uniform"
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
@@ -69,6 +74,7 @@ class Recipe:
     patience: int = 8
     valid_members: int = 8
     test_members: int = 128
+    networks: int = 1
 
     def but(self, about: str, **changes) -> "Recipe":
         """The same settings, but for some."""

@@ -20,7 +20,7 @@ import numpy as np
 from paper_recipes import Recipe
 
 import keras_made
-from keras_made import MADE, AutoregressiveDensity
+from keras_made import MADE, AutoregressiveDensity, Categorical
 
 # Multiply-adds that two cores finish in a second, all told; measured, and rounded.
 PRODUCTS_PER_SECOND = 2.5e10
@@ -82,7 +82,11 @@ def make_model(recipe: Recipe, data: dict, seed: int) -> AutoregressiveDensity:
     The biases of the outputs start at the logits of the training set's means.
     """
     keras.utils.set_random_seed(seed)
-    network = MADE(**{name: getattr(recipe, name) for name in OF_MADE}, seed=seed)
+    encoder = Categorical(2) if recipe.one_hot else None
+    settings = {name: getattr(recipe, name) for name in OF_MADE}
+    if recipe.ordering == "both ways":
+        settings["ordering"] = ("natural", "reversed")[seed % 2]
+    network = MADE(**settings, encoder=encoder, seed=seed)
     rows = members(recipe, recipe.valid_members)
     model = AutoregressiveDensity(network, "bernoulli", rows=rows)
     train = data["train"]
@@ -119,30 +123,24 @@ def expected_seconds(recipe: Recipe, data: dict) -> float:
     rows += max_rounds(recipe, num_rows) * scored
     last = len(members(recipe, recipe.test_members))
     rows += last * (len(data["valid"]) + len(data["test"]))
-    return rows * weights / PRODUCTS_PER_SECOND
+    return recipe.networks * rows * weights / PRODUCTS_PER_SECOND
 
 
-class Run:
-    """A data set, a recipe and a seed.
+class Training:
+    """One network, trained to its best round on validation.
 
     Args:
-        dataset: name of the data set.
-        name: name of the recipe.
         recipe: its settings.
-        data: arrays `train`, `valid`, `test`.
-        work: folder of the file from which an interrupted run goes on.
-        results: folder of the JSON file.
+        data: arrays `train` and `valid`.
+        state_path: the file from which an interrupted training goes on.
         seed: of everything random.
     """
 
-    def __init__(self, dataset, name, recipe, data, work, results, seed=0):
-        self.dataset, self.name, self.recipe, self.seed = dataset, name, recipe, seed
-        self.data = data
-        self.key = f"{dataset}-{name}" + (f"-seed{seed}" if seed else "")
-        self.state_path = Path(work) / f"{self.key}.npz"
-        self.result_path = Path(results) / f"{self.key}.json"
+    def __init__(self, recipe: Recipe, data: dict, state_path: Path, seed: int):
+        self.recipe, self.data, self.seed = recipe, data, seed
+        self.state_path = state_path
 
-    def train(self, report=print) -> None:
+    def train(self, report) -> None:
         """Train to the end, from wherever an earlier call was interrupted.
 
         Args:
@@ -150,7 +148,8 @@ class Run:
         """
         self.model = make_model(self.recipe, self.data, self.seed)
         self.log = {
-            "settings": json.loads(json.dumps(asdict(self.recipe))),
+            "seed": self.seed,
+            "settings": settings_of(self.recipe),
             "history": {"step": [], "train_nll": [], "valid_nll": []},
             "seconds": 0.0,
             "cpu_seconds": 0.0,
@@ -164,6 +163,7 @@ class Run:
             if time.monotonic() - saved > SECONDS_BETWEEN_SAVES or self.finished:
                 self._save()
                 saved = time.monotonic()
+        self.model.set_weights(self.best)
 
     @property
     def rounds(self) -> int:
@@ -181,6 +181,11 @@ class Run:
         last = max_rounds(self.recipe, len(self.data["train"]))
         return self.rounds >= last or waited >= self.recipe.patience
 
+    def log_prob(self, part: str, rows) -> np.ndarray:
+        """log p of each row of a part under the mixture of some structures."""
+        mixture = AutoregressiveDensity(self.model.network, "bernoulli", rows=rows)
+        return scores(mixture, self.data[part])
+
     def _round(self):
         clock, cpu = time.perf_counter(), time.process_time()
         train, history = self.data["train"], self.log["history"]
@@ -192,7 +197,7 @@ class Run:
             train[rows], batch_size=batch_size, shuffle=False, verbose=0
         )
         steps = steps_per_round(self.recipe, len(train))
-        valid_nll = -float(np.mean(self._log_prob(self.model, "valid")))
+        valid_nll = -float(np.mean(scores(self.model, self.data["valid"])))
         history["step"].append((self.rounds + 1) * steps)
         history["train_nll"].append(float(fitted.history["nll"][-1]))
         history["valid_nll"].append(valid_nll)
@@ -201,14 +206,10 @@ class Run:
         self.log["seconds"] += time.perf_counter() - clock
         self.log["cpu_seconds"] += time.process_time() - cpu
 
-    def _log_prob(self, model, part):
-        log_prob = model.log_prob(self.data[part], verbose=0)
-        return keras.ops.convert_to_numpy(log_prob).astype("float64")
-
     def _line(self):
         history = {key: values[-1] for key, values in self.log["history"].items()}
         return (
-            f"{self.key}: step {history['step']}, "
+            f"{self.state_path.stem}: step {history['step']}, "
             f"train {history['train_nll']:.3f}, valid {history['valid_nll']:.3f}, "
             f"best {min(self.log['history']['valid_nll']):.3f}, "
             f"{self.log['seconds']:.0f} s"
@@ -240,42 +241,76 @@ class Run:
                 variable.assign(state[f"v{i}"])
             self.best = [state[f"best{i}"] for i in range(len(self.best))]
 
+
+class Run:
+    """A data set, a recipe and a seed.
+
+    Args:
+        dataset: name of the data set.
+        name: name of the recipe.
+        recipe: its settings.
+        data: arrays `train`, `valid`, `test`.
+        work: folder of the files from which an interrupted run goes on.
+        results: folder of the JSON file.
+        seed: of everything random, in the first network.
+    """
+
+    def __init__(self, dataset, name, recipe, data, work, results, seed=0):
+        self.dataset, self.name, self.recipe, self.seed = dataset, name, recipe, seed
+        self.data = data
+        self.key = f"{dataset}-{name}" + (f"-seed{seed}" if seed else "")
+        self.result_path = Path(results) / f"{self.key}.json"
+        self.trainings = [
+            Training(recipe, data, Path(work) / f"{self.key}-{index}.npz", seed + index)
+            for index in range(recipe.networks)
+        ]
+
+    def train(self, report=print) -> None:
+        """Train the networks one after the other; an interrupted run goes on."""
+        for training in self.trainings:
+            training.train(report)
+
     def finish(self, test: bool = True) -> dict:
-        """Score the best weights with all members, and write the JSON file.
+        """Score the mixture of all networks and structures; write the JSON file.
 
         Args:
             test: whether to score the test set: once, when nothing is left to choose.
         """
-        self.model.set_weights(self.best)
-        rows = members(self.recipe, self.recipe.test_members)
-        mixture = AutoregressiveDensity(self.model.network, "bernoulli", rows=rows)
-        result = self.describe() | {"valid": self._score(mixture, "valid")}
+        result = self.describe() | {"valid": self._score("valid")}
         if test:
-            result["test"] = self._score(mixture, "test")
+            result["test"] = self._score("test")
         self.result_path.parent.mkdir(parents=True, exist_ok=True)
         self.result_path.write_text(json.dumps(result, indent=1) + "\n")
         return result
 
-    def _score(self, model, part):
-        log_prob = self._log_prob(model, part)
+    def _score(self, part):
+        rows = members(self.recipe, self.recipe.test_members)
+        log_probs = np.stack([t.log_prob(part, rows) for t in self.trainings])
+        log_prob = np.logaddexp.reduce(log_probs) - math.log(len(log_probs))
         return {
             "nll": -float(log_prob.mean()),
             "standard_error": float(log_prob.std(ddof=1) / math.sqrt(len(log_prob))),
             "rows": len(log_prob),
-            "members": len(model.rows),
+            "networks": len(log_probs),
+            "structures": len(rows),
         }
 
     def describe(self) -> dict:
         """All of the run but its figures."""
         backend = keras.backend.backend()
+        logs = [training.log for training in self.trainings]
         return {
             "dataset": self.dataset,
             "recipe": self.name,
             "seed": self.seed,
-            **self.log,
-            "rounds": self.rounds,
-            "best_round": self.best_round,
-            "parameters": self.model.network.count_params(),
+            "settings": settings_of(self.recipe),
+            "parameters": sum(
+                training.model.network.count_params() for training in self.trainings
+            ),
+            "seconds": sum(log["seconds"] for log in logs),
+            "cpu_seconds": sum(log["cpu_seconds"] for log in logs),
+            "best_rounds": [training.best_round for training in self.trainings],
+            "histories": [log["history"] for log in logs],
             "versions": {
                 "python": platform.python_version(),
                 "keras_made": keras_made.__version__,
@@ -285,3 +320,15 @@ class Run:
                 "numpy": np.__version__,
             },
         }
+
+
+def settings_of(recipe: Recipe) -> dict:
+    """The settings as JSON gives them back; what only a reader needs is left out."""
+    settings = json.loads(json.dumps(asdict(recipe)))
+    return {key: value for key, value in settings.items() if key != "about"}
+
+
+def scores(model: AutoregressiveDensity, x: np.ndarray) -> np.ndarray:
+    """log p of each row, float64."""
+    log_prob = model.log_prob(x, verbose=0)
+    return keras.ops.convert_to_numpy(log_prob).astype("float64")

@@ -84,7 +84,7 @@ def attempts(results: list[dict]) -> str:
                 run["recipe"],
                 f"{run['valid']['nll']:.2f}",
                 _figure(run),
-                str(run["history"]["step"][-1]),
+                str(sum(history["step"][-1] for history in run["histories"])),
                 f"{run['cpu_seconds'] / 120:.1f}",
             ]
             lines.append("| " + " | ".join(cells) + " |")
@@ -109,11 +109,11 @@ def draw_curves(results: list[dict], path: Path) -> None:
     for axis, dataset in zip(axes.flat, names, strict=False):
         runs = [result for result in results if result["dataset"] == dataset]
         for run in runs:
-            history = run["history"]
             color = colors[run["recipe"]]
-            axis.plot(history["step"], history["valid_nll"], color=color, lw=1.3)
-        best = min(min(run["history"]["valid_nll"]) for run in runs)
-        worst = max(min(run["history"]["valid_nll"]) for run in runs)
+            for history in run["histories"]:
+                axis.plot(history["step"], history["valid_nll"], color=color, lw=1.2)
+        lowest = [min(h["valid_nll"]) for run in runs for h in run["histories"]]
+        best, worst = min(lowest), max(lowest)
         margin = max(0.02 * best, worst - best)
         axis.set_ylim(best - 0.15 * margin, worst + 1.5 * margin)
         axis.set_xscale("log")
@@ -152,7 +152,8 @@ def train(args) -> None:
             score = result[part]
             print(
                 f"{part}: {score['nll']:.3f} ± {score['standard_error']:.3f} nats, "
-                f"{score['rows']} rows, {score['members']} structures"
+                f"{score['rows']} rows, {score['networks']} x {score['structures']} "
+                "networks x structures"
             )
     print(f"written to {run.result_path}")
 

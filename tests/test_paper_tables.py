@@ -65,7 +65,7 @@ class KillAfter:
 
 
 def figures(result):
-    return result["valid"], result["test"], result["history"]
+    return result["valid"], result["test"], result["histories"][0]
 
 
 def test_a_killed_run_ends_with_the_figures_of_an_unbroken_one(tmp_path, monkeypatch):
@@ -77,7 +77,7 @@ def test_a_killed_run_ends_with_the_figures_of_an_unbroken_one(tmp_path, monkeyp
     resumed = make_run(tmp_path / "broken")
     lines = []
     resumed.train(lines.append)
-    assert 0 < len(lines) < whole.rounds
+    assert 0 < len(lines) < whole.trainings[0].rounds
     expected, found = figures(whole.finish()), figures(resumed.finish())
     for one, other in zip(expected, found, strict=True):
         for key in one:
@@ -107,7 +107,7 @@ def test_the_test_set_is_read_once_all_is_chosen_and_without_more_training(tmp_p
     after = again.finish()
     np.testing.assert_allclose(after["valid"]["nll"], before["valid"]["nll"], rtol=1e-6)
     assert after["seconds"] == before["seconds"]
-    assert after["test"]["members"] == TINY["test_members"]
+    assert after["test"]["structures"] == TINY["test_members"]
 
 
 def test_settings_that_changed_are_not_mixed_with_an_older_run(tmp_path):
@@ -120,11 +120,21 @@ def test_the_round_is_chosen_on_validation_and_patience_ends_a_run(tmp_path):
     wild = {"learning_rate": 0.2, "patience": 3, "steps": 3000}
     run = make_run(tmp_path, "natural", **wild)
     run.train(quiet)
-    assert run.rounds == run.best_round + 1 + run.recipe.patience
-    assert run.rounds < paper_runs.max_rounds(run.recipe, 30)
-    best = min(run.log["history"]["valid_nll"])
+    (training,) = run.trainings
+    assert training.rounds == training.best_round + 1 + run.recipe.patience
+    assert training.rounds < paper_runs.max_rounds(run.recipe, 30)
+    best = min(training.log["history"]["valid_nll"])
     result = run.finish(test=False)
     np.testing.assert_allclose(result["valid"]["nll"], best, rtol=1e-5)
+
+
+def test_networks_are_mixed_as_densities(tmp_path):
+    run = make_run(tmp_path, "natural", networks=2)
+    run.train(quiet)
+    members = [training.log_prob("valid", [0]) for training in run.trainings]
+    assert np.abs(members[0] - members[1]).max() > 0.01
+    expected = -np.log(np.mean(np.exp(members), axis=0)).mean()
+    np.testing.assert_allclose(run.finish()["valid"]["nll"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("folder", [None, "nowhere"])
@@ -149,7 +159,7 @@ def result(dataset, recipe, valid, test=None):
         "dataset": dataset,
         "recipe": recipe,
         "settings": dataclasses.asdict(Recipe(about="")),
-        "history": {"step": [10, 20], "valid_nll": [valid + 1, valid]},
+        "histories": [{"step": [10, 20], "valid_nll": [valid + 1, valid]}],
         "cpu_seconds": 240.0,
         **scores,
     }
