@@ -575,9 +575,9 @@ class AutoregressiveDensity(LikelihoodModel):
             the observed entries untouched.
         """
         check_positive("num_particles", num_particles)
-        check_positive("num_copies", num_copies or 1)
+        copies = 1 if num_copies is None else num_copies
+        check_positive("num_copies", copies)
         x, observed, context = self._check_missing(x, observed, context)
-        copies = num_copies or 1
         job = [_repeat_rows(a, copies) for a in (x, observed, context)]
         seeds = _seed_generator(seed)
         if self.network.order_agnostic and num_particles == 1:
@@ -820,8 +820,9 @@ class AutoregressiveDensity(LikelihoodModel):
             counted: bools `(n, event_size)`, or None.
 
         Returns:
-            Floats `(n, event_size + 1)`: the entries, and in the last column the
-            summed log-probability of those `counted`.
+            `(n, event_size + 1)`, in the density's dtype: the entries, and in the last
+            column the summed log-probability of those `counted`. Entries that are drawn
+            are drawn in float32.
         """
         network = self.network
         batch, width = ops.shape(noise)[0], network.step_size
@@ -830,9 +831,9 @@ class AutoregressiveDensity(LikelihoodModel):
         if order is None:
             orders = ops.take(network.orders(), row, axis=0)[None]
         if known is not None:
-            raw = ops.cast(known, "float32")
-            shaped = ops.reshape(raw, (-1, *self.event_shape))
-            known = ops.reshape(self._standardize(shaped)[0], (-1, network.event_size))
+            raw = ops.cast(known, self.density_dtype)
+            known, _ = self._standardize(ops.reshape(raw, (-1, *self.event_shape)))
+            known = ops.cast(ops.reshape(known, (-1, network.event_size)), "float32")
         if context is not None:
             context = ops.cast(context, self.density_dtype)
 
@@ -852,13 +853,13 @@ class AutoregressiveDensity(LikelihoodModel):
 
         values, total = generate(network, draw, batch, context, row, order)
         values = ops.reshape(ops.transpose(values, (1, 0, 2)), (batch, -1))
-        x = _pick(values, ops.argsort(orders, axis=-1))
+        x = ops.cast(_pick(values, ops.argsort(orders, axis=-1)), self.density_dtype)
         if self.normalization is not None:
             loc, scale = self._loc_and_scale()
             x = x * ops.reshape(scale, (1, -1)) + ops.reshape(loc, (1, -1))
         if known is not None:
             x = ops.where(observed, raw, x)
-        return ops.concatenate([x, total[:, None]], axis=-1)
+        return ops.concatenate([x, ops.cast(total, x.dtype)[:, None]], axis=-1)
 
     def distribution(self, context=None):
         """This density as a `tfd.Distribution` (TensorFlow).

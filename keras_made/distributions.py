@@ -86,7 +86,7 @@ class AutoregressiveDistribution(tfd.Distribution):
             draws = tf.map_fn(
                 lambda row: model.generate_rows(row, noise, context),
                 rows,
-                fn_output_signature=tf.float32,
+                fn_output_signature=self.dtype,
             )
             draws = tf.gather(
                 tf.transpose(draws, (1, 0, 2)), chosen, axis=1, batch_dims=1
