@@ -1,0 +1,63 @@
+"""What the benchmarks share: interleaved timings, tables, the data folder."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def interleaved_medians(functions, repeats=9):
+    """Median seconds of each function, called in turn so that drift cancels.
+
+    Args:
+        functions: dict of name to a function without arguments that returns an array
+            or tensor; what it returns is brought to NumPy, so work is finished.
+        repeats: number of rounds after one to warm up (and compile).
+
+    Returns:
+        Dict of name to seconds.
+    """
+    times = {name: [] for name in functions}
+    for round_ in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            np.asarray(function())
+            if round_:
+                times[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def print_table(title, rows):
+    """Rows are dicts with the same keys; numbers are printed with three digits."""
+    print(f"\n{title}\n")
+    columns = list(rows[0])
+    cells = [[_format(row[c]) for c in columns] for row in rows]
+    widths = [
+        max(len(c), *(len(line[i]) for line in cells)) for i, c in enumerate(columns)
+    ]
+    for line in [columns, ["-" * w for w in widths], *cells]:
+        padded = (cell.rjust(w) for cell, w in zip(line, widths, strict=True))
+        print("| " + " | ".join(padded) + " |")
+
+
+def _format(value):
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def save_json(path, rows):
+    if path:
+        Path(path).write_text(json.dumps(rows, indent=1))
+
+
+def load_data(name, folder=None):
+    """Arrays of `NAME.npz` from `folder` or $KERAS_MADE_DATA, or a clear exit."""
+    folder = folder or os.environ.get("KERAS_MADE_DATA")
+    path = Path(folder or ".") / f"{name}.npz"
+    if not folder or not path.exists():
+        raise SystemExit(
+            f"This benchmark needs {name}.npz: pass --data FOLDER or set "
+            f"KERAS_MADE_DATA. Looked for: {path if folder else 'no folder given'}."
+        )
+    return np.load(path)
