@@ -30,7 +30,7 @@ def interleaved_medians(functions, repeats=9):
 
 
 def print_table(title, rows):
-    """Rows are dicts with the same keys; numbers are printed with three digits."""
+    """Rows are dicts with the same keys; numbers are printed with four digits."""
     print(f"\n{title}\n")
     columns = list(rows[0])
     cells = [[_format(row[c]) for c in columns] for row in rows]
@@ -43,7 +43,7 @@ def print_table(title, rows):
 
 
 def _format(value):
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def save_json(path, rows):
