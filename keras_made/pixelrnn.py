@@ -24,9 +24,9 @@ class PixelRNN(ImageNetwork):
 
     What an entry hears is narrower than everything before it: as the memory spreads by
     `kernel_size // 2` columns a row, it is a triangle that opens upwards, widened by
-    the first convolution and by the masked ones of further layers, which add entries to
-    the left only. Entries to the right, in the row just above, are beyond it in a wide
-    image. `connectivity()` shows the exact field; PixelCNN has none of this limit.
+    the first convolution and, to the left, by the masked ones. In a wide image, entries
+    to the far right in the row just above are beyond it. `connectivity()` shows the
+    exact field.
 
     Args:
         event_shape: `(height, width)`, or `(height, width, channels)`.
@@ -123,6 +123,9 @@ class PixelRNN(ImageNetwork):
             for _ in range(height - 1):
                 reach = reach | reach @ down
         return reach
+
+    def get_config(self):
+        return {**super().get_config(), "first_kernel_size": self.first_kernel_size}
 
 
 class RowLSTM(keras.layers.Layer):

@@ -113,6 +113,7 @@ class WaveNet(Autoregressive):
                 skip_units,
                 self.kernel_size,
                 dilation,
+                is_last=index == len(self.dilations) - 1,
                 dtype=policy,
                 name=f"residual_{index}",
             )
@@ -203,11 +204,13 @@ class ResidualLayer(keras.layers.Layer):
         skip_units: width of the skip connection.
         kernel_size: places heard.
         dilation: distance between them.
+        is_last: no layer hears the residual stream after this one.
     """
 
-    def __init__(self, units, skip_units, kernel_size, dilation, **kwargs):
+    def __init__(self, units, skip_units, kernel_size, dilation, is_last, **kwargs):
         super().__init__(**kwargs)
         self.units = units
+        self.is_last = is_last
         policy = self.dtype_policy
         self.conv = CausalConv1D(
             2 * units, kernel_size, dilation=dilation, dtype=policy
@@ -217,8 +220,10 @@ class ResidualLayer(keras.layers.Layer):
         self.skip = keras.layers.Dense(skip_units, dtype=policy)
 
     def build(self, context_size):
-        for layer in (self.conv, self.residual, self.skip):
-            layer.build((None, self.units))
+        self.conv.build((None, self.units))
+        self.skip.build((None, self.units))
+        if not self.is_last:
+            self.residual.build((None, self.units))
         if context_size:
             self.context.build((None, context_size))
         self.built = True
@@ -230,4 +235,4 @@ class ResidualLayer(keras.layers.Layer):
             a = a + self.context(context)
         a, b = ops.split(a, 2, axis=-1)
         z = ops.tanh(a) * ops.sigmoid(b)
-        return h + self.residual(z), self.skip(z)
+        return h if self.is_last else h + self.residual(z), self.skip(z)
