@@ -60,15 +60,20 @@ def load(dataset: str, folder: str | None) -> dict[str, np.ndarray]:
 
 
 def passes_per_round(recipe: Recipe, num_rows: int) -> int:
-    return max(1, round(recipe.rows_per_round / num_rows))
+    passes = max(1, round(recipe.round_rows / num_rows))
+    return min(passes, recipe.round_passes)
 
 
 def steps_per_round(recipe: Recipe, num_rows: int) -> int:
     return math.ceil(passes_per_round(recipe, num_rows) * num_rows / recipe.batch_size)
 
 
+def max_steps(recipe: Recipe, num_rows: int) -> int:
+    return min(recipe.steps, math.ceil(recipe.passes * num_rows / recipe.batch_size))
+
+
 def max_rounds(recipe: Recipe, num_rows: int) -> int:
-    return math.ceil(recipe.steps / steps_per_round(recipe, num_rows))
+    return math.ceil(max_steps(recipe, num_rows) / steps_per_round(recipe, num_rows))
 
 
 def members(recipe: Recipe, wanted: int) -> range:
@@ -117,9 +122,9 @@ def expected_seconds(recipe: Recipe, data: dict) -> float:
     num_rows, size = data["train"].shape
     widths = [size, *recipe.hidden_units, size]
     weights = sum(a * b for a, b in itertools.pairwise(widths))
-    weights += recipe.direct * size**2
+    weights += recipe.direct * size**2 + recipe.one_hot * size * widths[1]
     scored = len(data["valid"]) * len(members(recipe, recipe.valid_members))
-    rows = 3 * recipe.steps * recipe.batch_size
+    rows = 3 * max_steps(recipe, num_rows) * recipe.batch_size
     rows += max_rounds(recipe, num_rows) * scored
     last = len(members(recipe, recipe.test_members))
     rows += last * (len(data["valid"]) + len(data["test"]))

@@ -18,7 +18,7 @@ TINY = {
     "hidden_units": (8, 8),
     "steps": 12,
     "batch_size": 10,
-    "rows_per_round": 30,
+    "round_rows": 30,
     "valid_members": 2,
     "test_members": 3,
 }
@@ -117,7 +117,7 @@ def test_settings_that_changed_are_not_mixed_with_an_older_run(tmp_path):
 
 
 def test_the_round_is_chosen_on_validation_and_patience_ends_a_run(tmp_path):
-    wild = {"learning_rate": 0.2, "patience": 3, "steps": 3000}
+    wild = {"learning_rate": 0.2, "patience": 3, "steps": 3000, "networks": 1}
     run = make_run(tmp_path, "natural", **wild)
     run.train(quiet)
     (training,) = run.trainings
@@ -129,7 +129,7 @@ def test_the_round_is_chosen_on_validation_and_patience_ends_a_run(tmp_path):
 
 
 def test_networks_are_mixed_as_densities(tmp_path):
-    run = make_run(tmp_path, "natural", networks=2)
+    run = make_run(tmp_path, "natural")
     run.train(quiet)
     members = [training.log_prob("valid", [0]) for training in run.trainings]
     assert np.abs(members[0] - members[1]).max() > 0.01
