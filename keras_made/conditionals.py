@@ -204,12 +204,20 @@ class Normal(Conditional):
 
 
 class _Mixture(Conditional):
-    """Base of the mixtures: `n` logits, then `n` locations, then `n` raw scales."""
+    """Base of the mixtures: `n` logits, then `n` locations, then `n` raw scales.
+
+    Locations are counted from centres spread over [-1, 1]. Without them the components
+    of an entry that hears nothing, such as the first, would start equal, get equal
+    gradients, and stay one component for ever.
+    """
 
     num_uniforms = 2
 
     def components(self, params):
+        """Logits, locations and scales, each `(..., n)`."""
         logits, loc, raw = ops.split(params, 3, axis=-1)
+        centers = np.linspace(-1.0, 1.0, self.n) if self.n > 1 else np.zeros(1)
+        loc = loc + ops.convert_to_tensor(centers, loc.dtype)
         return logits, loc, _scale(raw, self.min_scale)
 
     def log_prob(self, params, x):
@@ -230,7 +238,8 @@ class _Mixture(Conditional):
 class MixtureOfNormals(_Mixture):
     """A real entry of any shape; with it, NADE is RNADE and MADE its relative.
 
-    The 3n parameters are n logits, n means and n raw scales (as in `Normal`).
+    The 3n parameters are n logits, n means and n raw scales (as in `Normal`); means
+    are counted from n centres evenly spread over [-1, 1].
 
     Args:
         n: number of components.
@@ -278,8 +287,8 @@ class MixtureOfLogistics(_Mixture):
 
     The intervals of the lowest and the highest level are open, so the masses sum to
     one. Locations and scales live on the levels mapped to [-1, 1], which is also how
-    entries reach the network. The 3n parameters are n logits, n locations and n raw
-    scales (as in `Normal`).
+    entries reach the network. The 3n parameters are n logits, n locations, counted
+    from n centres evenly spread over [-1, 1], and n raw scales (as in `Normal`).
 
     Args:
         n: number of components.

@@ -127,6 +127,24 @@ def test_real_samples_follow_the_density(name):
         assert result.pvalue > 1e-3
 
 
+@pytest.mark.parametrize(
+    "conditional", [MixtureOfNormals(2), MixtureOfLogistics(2, 256)], ids=repr
+)
+def test_components_of_the_first_variable_learn_to_differ(conditional):
+    """The first variable hears nothing: its parameters are biases that start at 0."""
+    x = np.repeat([[-2.0], [2.0]], 50, axis=0)
+    if not conditional.continuous:
+        x = 127 + 60 * x
+    model = AutoregressiveDensity(MADE((), conditional.num_params), conditional)
+    model.compile(keras.optimizers.Adam(0.1))
+    model.fit(x, epochs=60, batch_size=100, verbose=0)
+    draws = to_numpy(model.sample(400, seed=1))[:, 0]
+    low, high = np.percentile(draws, [25, 75])
+    np.testing.assert_allclose([low, high], [x.min(), x.max()], rtol=0.5, atol=1.0)
+    middle = np.abs(draws - x.mean()) < 0.25 * (x.max() - x.min())
+    assert middle.mean() < 0.1
+
+
 @pytest.mark.parametrize("name", [n for n in ALL if n != "categorical"])
 def test_the_mean_is_the_mean_of_many_samples(name):
     conditional = ALL[name]
