@@ -309,6 +309,7 @@ class Run:
             "recipe": self.name,
             "seed": self.seed,
             "settings": settings_of(self.recipe),
+            "tuned_on_validation": self.recipe.tuned,
             "parameters": sum(
                 training.model.network.count_params() for training in self.trainings
             ),
@@ -329,8 +330,9 @@ class Run:
 
 def settings_of(recipe: Recipe) -> dict:
     """The settings as JSON gives them back; what only a reader needs is left out."""
+    texts = ("about", "tuned")
     settings = json.loads(json.dumps(asdict(recipe)))
-    return {key: value for key, value in settings.items() if key != "about"}
+    return {key: value for key, value in settings.items() if key not in texts}
 
 
 def scores(model: AutoregressiveDensity, x: np.ndarray) -> np.ndarray:
