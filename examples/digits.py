@@ -1,7 +1,6 @@
 """Handwritten digits: train a deep MADE, read its likelihood, look at its samples.
 
-    python examples/digits.py               # scikit-learn's 8x8 digits, in the package
-    python examples/digits.py --data mnist  # 28x28 MNIST, downloaded by keras.datasets
+With `--data mnist`, the same for 28x28 MNIST, which `keras.datasets` downloads.
 """
 
 import argparse
@@ -66,7 +65,8 @@ def draw_picture(real, sampled, path):
         panels, (real, sampled), ("real digits", "drawn by the model"), strict=True
     ):
         side = math.isqrt(x.shape[1])
-        images = np.pad(x[:100].reshape(10, 10, side, side), [(0, 0)] * 2 + [(0, 1)] * 2)
+        images = x[:100].reshape(10, 10, side, side)
+        images = np.pad(images, [(0, 0), (0, 0), (0, 1), (0, 1)])
         panel.imshow(images.swapaxes(1, 2).reshape(10 * (side + 1), -1), cmap="gray_r")
         panel.set_title(title)
         panel.axis("off")

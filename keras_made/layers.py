@@ -343,7 +343,7 @@ def delay(x, steps: int):
     return ops.pad(x, pairs)[..., :length, :]
 
 
-class _OnConnected:
+class _OnConnected(keras.regularizers.Regularizer):
     """A weight penalty that does not count the weights which no structure uses."""
 
     def __init__(self, regularizer, connected):
