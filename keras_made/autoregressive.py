@@ -101,6 +101,11 @@ class Autoregressive(keras.layers.Layer):
         return math.prod(self._require_event_shape())
 
     @property
+    def value_dtype(self) -> str:
+        """Of entries step by step: float64 under a float64 policy, else float32."""
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    @property
     def params_per_entry(self) -> int:
         return self.num_params or 1
 
@@ -212,7 +217,7 @@ class Autoregressive(keras.layers.Layer):
                 "with. Pass `row` instead of `order`."
             )
         state = {
-            "x": ops.zeros((batch, self.event_size), "float32"),
+            "x": ops.zeros((batch, self.event_size), self.value_dtype),
             "row": ops.convert_to_tensor(row, "int32"),
         }
         return state if context is None else {**state, "context": context}
@@ -328,7 +333,7 @@ class Autoregressive(keras.layers.Layer):
         return config
 
 
-def generate(network, draw, batch, context=None, row=0, order=None):
+def generate(network, draw, batch, context=None, row=0, order=None, dtype="float32"):
     """The one generation loop: sampling, imputation and inversion are its uses.
 
     Args:
@@ -340,16 +345,17 @@ def generate(network, draw, batch, context=None, row=0, order=None):
         context: `(batch, C)` or None.
         row: structure to use, an integer scalar.
         order: ints `(batch, event_size)`, or None for that of `row`.
+        dtype: of the parameters that `draw` is given and of what it returns.
 
     Returns:
-        `(values, total)`: float32 `(num_steps, batch, step_size)` in order of
-        generation, and float32 `(batch,)`.
+        `(values, total)`: floats `(num_steps, batch, step_size)` in order of
+        generation, and floats `(batch,)`.
     """
     num_steps, width = network.num_steps, network.step_size
 
     def advance(t, x_last, values, total, state):
         params, state = network.advance(state, x_last, t)
-        x_last, increment = draw(ops.cast(params, "float32"), t)
+        x_last, increment = draw(ops.cast(params, dtype), t)
         values = ops.slice_update(values, (t, 0, 0), x_last[None])
         return t + 1, x_last, values, total + increment, state
 
@@ -361,9 +367,9 @@ def generate(network, draw, batch, context=None, row=0, order=None):
 
     loop = (
         ops.convert_to_tensor(0, "int32"),
-        ops.zeros((batch, width)),
-        ops.zeros((num_steps, batch, width)),
-        ops.zeros((batch,)),
+        ops.zeros((batch, width), dtype),
+        ops.zeros((num_steps, batch, width), dtype),
+        ops.zeros((batch,), dtype),
         network.start(batch, context, row, order),
     )
     loop = ops.while_loop(lambda t, *_: t < num_steps, run_block, loop)

@@ -1,0 +1,74 @@
+"""Base distributions of flows, as plain values that can be saved."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
+
+
+def to_config(base: tfd.Distribution) -> dict:
+    """A distribution of `tfd` with constant parameters, as its class and arguments.
+
+    Raises:
+        ValueError: for one that is not of `tfd`, or holds what is not a number, an
+            array or another such distribution.
+    """
+    name = type(base).__name__
+    if not isinstance(base, tfd.Distribution) or not hasattr(tfd, name):
+        raise ValueError(
+            "`base` must be a distribution of `tfp.distributions` such as "
+            f"tfd.StudentT(5.0, 0.0, 1.0). Received: {base!r}."
+        )
+    if base.trainable_variables:
+        raise ValueError(
+            "`base` must have constant parameters: a flow learns location and scale in "
+            f"its steps. Received: {name} with tf.Variables."
+        )
+    arguments = {k: _plain(name, k, v) for k, v in base.parameters.items()}
+    return {"class_name": name, "arguments": arguments}
+
+
+def from_config(config: dict, dtype: str) -> tfd.Distribution:
+    """The distribution again, in the given dtype."""
+    arguments = {}
+    for key, value in config["arguments"].items():
+        if isinstance(value, dict):
+            value = from_config(value, dtype)
+        elif isinstance(value, float) or (isinstance(value, list) and value):
+            value = tf.constant(value, dtype)
+        arguments[key] = value
+    return getattr(tfd, config["class_name"])(**arguments)
+
+
+def over_events(base: tfd.Distribution, event_size: int) -> tfd.Distribution:
+    """The same distribution over events `(event_size,)`, by repetition if scalar."""
+    batch, event = base.batch_shape.as_list(), base.event_shape.as_list()
+    if (batch, event) == ([], []):
+        return tfd.Sample(base, event_size)
+    if (batch, event) == ([event_size], []):
+        return tfd.Independent(base, 1)
+    if (batch, event) == ([], [event_size]):
+        return base
+    raise ValueError(
+        f"`base` must be one scalar distribution, a batch of {event_size}, or one over "
+        f"events of size {event_size}. Received: batch shape {batch}, event shape "
+        f"{event}."
+    )
+
+
+def _plain(name, key, value):
+    if isinstance(value, tfd.Distribution):
+        return to_config(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    try:
+        array = np.asarray(value)
+    except Exception:
+        array = np.asarray(None)
+    if array.dtype.kind == "f":
+        return array.tolist()
+    raise ValueError(
+        f"`base` cannot be saved: the argument `{key}` of {name} is {value!r}, not a "
+        "number, an array or another distribution."
+    )
