@@ -100,6 +100,13 @@ class Recurrent(Autoregressive):
 
     def build(self, x_shape, context_shape=None):
         super().build(x_shape, context_shape)
+        if self.end is not None and self.num_features != self.num_params:
+            raise ValueError(
+                "With `end`, entries must reach the network one-hot, so that the end "
+                "can be seen. Use it in a density with a Categorical conditional, or "
+                f"pass encoder=Categorical({self.num_params}). Received: "
+                f"encoder={self.encoder!r}."
+            )
         policy, width = self.dtype_policy, self.num_features + self.context_size
         make = CELLS[self.cell]
         self.cells = [
