@@ -37,3 +37,12 @@ __all__ = [
     "WaveNet",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    # The flows load TensorFlow Probability, which an import of the package must not.
+    if name == "flows":
+        import importlib
+
+        return importlib.import_module("keras_made.flows")
+    raise AttributeError(f"module 'keras_made' has no attribute {name!r}")
