@@ -134,6 +134,12 @@ ORDERINGS = Recipe(
     weight_decay=0.03,
     **ORDERS,
 )
+SHORT = ORDERINGS.but(
+    "ours: half the updates, a mixture over 32 random orderings",
+    steps=8000,
+    test_members=32,
+)
+TWO = ORDERINGS.but("ours: as orderings, two networks", networks=2)
 INDIRECT = ORDERINGS.but(
     "ours: as orderings, without direct connections",
     tuned="on nips: dropout of 0.2, 0.5, 0.7, 0.8, weight decay of 0.03, 0.1, 1, 3, "
@@ -153,5 +159,7 @@ RECIPES = {
     "reversed": REVERSED,
     "wide": WIDE,
     "orderings": ORDERINGS,
+    "orderings_short": SHORT,
+    "orderings_two": TWO,
     "orderings_indirect": INDIRECT,
 }
