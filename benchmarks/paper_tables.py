@@ -56,7 +56,7 @@ def table(results: list[dict]) -> str:
             _figure(paper),
             _figure(ours),
             ours["recipe"] if ours else "",
-            f"{ours['cpu_seconds'] / 120:.0f}" if ours else "",
+            f"{ours['cpu_seconds'] / 120:.1f}" if ours else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     notes = [f"\\* {dataset}: {text}." for dataset, text in CAVEATS.items()]
@@ -116,7 +116,8 @@ def draw_curves(results: list[dict], path: Path) -> None:
         best, worst = min(lowest), max(lowest)
         margin = max(0.02 * best, worst - best)
         axis.set_ylim(best - 0.15 * margin, worst + 1.5 * margin)
-        axis.set_xscale("log")
+        axis.set_xlim(left=0)
+        axis.locator_params(axis="x", nbins=5)
         axis.set_title(dataset, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
