@@ -1,0 +1,184 @@
+"""Held-out likelihood of flows beside classical densities, in nats.
+
+    python benchmarks/flow_likelihood.py planar
+    python benchmarks/flow_likelihood.py wine --data FOLDER
+
+Planar: three densities whose entropy is known; the table gives the gap to it, the
+Kullback-Leibler divergence from the truth, on 20,000 test rows. Wine: the ten folds of
+red wine, each standardised by its training rows. Beside MAF and SplineMAF: a Gaussian
+with full covariance, a Gaussian mixture and a kernel density. Whatever can be chosen
+(components, bandwidth, when to stop) is chosen on a tenth of the training rows.
+
+The columns of the wine table are rounded to 57 to 395 values. A density on rounded
+values can score without bound by sitting on them: `min_scale` is a tenth of a standard
+deviation in flows, and the mixture has a floor of 0.01 on variances.
+"""
+
+import argparse
+import math
+
+import keras
+import numpy as np
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity
+from timing import load_data, save_json
+
+from keras_made import flows
+
+NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
+
+
+def banana(rng, size):
+    """A parabola with normal width; its map from noise preserves volume up to 0.3."""
+    u = rng.normal(size=(size, 2))
+    x = np.stack([u[:, 0], 0.7 * (u[:, 0] ** 2 - 1) + 0.3 * u[:, 1]], axis=1)
+    return x, 2 * NORMAL_ENTROPY + math.log(0.3)
+
+
+def ring(rng, size):
+    """Radius 1 + 0.1 u with uniform angle: p(x) = p(radius) / (2 pi radius)."""
+    radius = 1 + 0.1 * rng.normal(size=size)
+    angle = rng.uniform(0, 2 * np.pi, size)
+    x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    log_radius = np.sum(weights * np.log(1 + 0.1 * nodes)) / weights.sum()
+    entropy = NORMAL_ENTROPY + math.log(0.1) + log_radius + math.log(2 * math.pi)
+    return x, entropy
+
+
+def checkerboard(rng, size):
+    """Uniform on the eight dark squares, of area 1, of a 4 x 4 board."""
+    square = rng.randint(0, 8, size)
+    row = square // 2
+    column = 2 * (square % 2) + row % 2
+    corner = np.stack([column, row], axis=1) - 2.0
+    return corner + rng.uniform(size=(size, 2)), math.log(8)
+
+
+PLANAR = {"banana": banana, "ring": ring, "checkerboard": checkerboard}
+
+
+def gaussian(x, valid):
+    return GaussianMixture(1, reg_covar=1e-6).fit(x).score_samples
+
+
+def mixture(x, valid):
+    counts = (1, 2, 5, 10, 20, 40, 80) if x.shape[1] == 2 else (1, 2, 3, 5, 8, 12)
+    floor = 1e-5 if x.shape[1] == 2 else 1e-2
+    fits = [GaussianMixture(k, reg_covar=floor, random_state=0).fit(x) for k in counts]
+    return max(fits, key=lambda fit: fit.score(valid)).score_samples
+
+
+def kernel_density(x, valid):
+    widths = np.geomspace(0.02, 1.0, 12)
+    fits = [KernelDensity(bandwidth=width).fit(x[:10_000]) for width in widths]
+    return max(fits, key=lambda fit: fit.score(valid[:1000])).score_samples
+
+
+def train_flow(make, x, valid, epochs, batch_size, patience):
+    keras.utils.set_random_seed(0)
+    flow = make()
+    flow.compile(keras.optimizers.AdamW(2e-3, weight_decay=1e-4))
+    callbacks = [
+        keras.callbacks.EarlyStopping(
+            "val_nll", mode="min", patience=patience, restore_best_weights=True
+        ),
+        keras.callbacks.ReduceLROnPlateau(
+            "val_nll", mode="min", factor=0.3, patience=max(2, patience // 3)
+        ),
+    ]
+    flow.fit(
+        x,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=valid,
+        callbacks=callbacks,
+        verbose=0,
+    )
+    return lambda rows: flow.predict(rows, batch_size=2000, verbose=0)
+
+
+def flow_of(kind, size, **options):
+    def fit(x, valid):
+        planar = x.shape[1] == 2
+        epochs, batch, patience = (40, 250, 9) if planar else (200, 100, 12)
+        make = lambda: kind(size, **options)  # noqa: E731
+        return train_flow(make, x, valid, epochs, batch, patience)
+
+    return fit
+
+
+def methods(size):
+    if size == 2:
+        options = {"num_steps": 5, "hidden_units": (64, 64)}
+    else:
+        options = {
+            "num_steps": 3,
+            "hidden_units": (64,),
+            "dropout": 0.2,
+            "min_scale": 0.1,
+        }
+    return {
+        "gaussian": gaussian,
+        "mixture": mixture,
+        "kernel density": kernel_density,
+        "MAF": flow_of(flows.MAF, size, **options),
+        "SplineMAF": flow_of(flows.SplineMAF, size, **options),
+    }
+
+
+def run_planar(names):
+    results = {}
+    for name in names:
+        rng = np.random.RandomState(0)
+        x, _ = PLANAR[name](rng, 20_000)
+        valid, _ = PLANAR[name](rng, 2000)
+        test, entropy = PLANAR[name](rng, 20_000)
+        x, valid, test = (a.astype("float32") for a in (x, valid, test))
+        results[name] = {"entropy": entropy}
+        for method, fit in methods(2).items():
+            gap = -float(np.mean(fit(x, valid)(test))) - entropy
+            results[name][method] = gap
+            print(f"{name:14s}{method:16s}gap to the entropy {gap:7.4f}", flush=True)
+    return results
+
+
+def run_wine(folder, num_folds):
+    data = load_data("red_wine", folder)
+    folds = [data[f"fold{fold}_test"] for fold in range(1, 11)]
+    scores = {}
+    for fold in range(num_folds):
+        rest = np.concatenate([f for i, f in enumerate(folds) if i != fold])
+        rest = (rest, folds[fold])
+        x, test = ((a - rest[0].mean(0)) / rest[0].std(0) for a in rest)
+        x = x[np.random.RandomState(fold).permutation(len(x))].astype("float32")
+        valid, x = x[: len(x) // 10], x[len(x) // 10 :]
+        for method, fit in methods(x.shape[1]).items():
+            mean = float(np.mean(fit(x, valid)(test.astype("float32"))))
+            scores.setdefault(method, []).append(mean)
+            print(f"fold {fold + 1:2d} {method:16s}{mean:8.3f}", flush=True)
+    for method, values in scores.items():
+        error = np.std(values) / math.sqrt(len(values))
+        print(
+            f"{method:16s}mean test log-likelihood {np.mean(values):.3f} ({error:.3f})"
+        )
+    return scores
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["planar", "wine"])
+    parser.add_argument("--data", help="folder that holds red_wine.npz")
+    parser.add_argument("--names", nargs="*", default=list(PLANAR), choices=PLANAR)
+    parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--json", help="write the numbers here")
+    arguments = parser.parse_args()
+    if arguments.what == "planar":
+        results = run_planar(arguments.names)
+    else:
+        results = run_wine(arguments.data, arguments.folds)
+    save_json(arguments.json, results)
+
+
+if __name__ == "__main__":
+    main()
