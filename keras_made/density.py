@@ -603,7 +603,7 @@ class AutoregressiveDensity(LikelihoodModel):
             gumbel = -ops.log(-ops.log(noise))
             chosen = ops.cast(ops.argmax(weights + gumbel, axis=1), "int32")
             first = np.arange(len(completed), step=particles, dtype="int32")
-            return ops.take(completed, first + chosen, axis=0)
+            return ops.take(completed, ops.add(first, chosen), axis=0)
 
         floats = particles * self.floats_per_row()
         return run_in_chunks(choose, [x, observed, context], floats, verbose)
