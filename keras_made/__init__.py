@@ -11,6 +11,7 @@ from keras_made.conditionals import (
     Normal,
 )
 from keras_made.density import AutoregressiveDensity, LikelihoodModel
+from keras_made.export import export_saved_model
 from keras_made.made import MADE
 from keras_made.nade import NADE
 from keras_made.pixelcnn import PixelCNN
@@ -35,6 +36,7 @@ __all__ = [
     "PixelRNN",
     "Recurrent",
     "WaveNet",
+    "export_saved_model",
 ]
 __version__ = "0.1.0"
 

@@ -69,28 +69,8 @@ class AutoregressiveDistribution(tfd.Distribution):
     def _sample_n(self, n, seed=None):
         model = self._model
         shape = tf.concat([[n], self._batch_shape_tensor()], axis=0)
-        size = tf.reduce_prod(shape)
-        noise_seed, row_seed = tfp.random.split_seed(seed, n=2)
-        rows = tf.constant(model._rows, tf.int32)
-        # Each row of the batch draws its structure: the mixture, without strata.
-        noise = tf.random.stateless_uniform(
-            (size, *model.noise_shape), noise_seed, UNIFORM_MARGIN, 1 - UNIFORM_MARGIN
-        )
-        chosen = tf.random.stateless_uniform(
-            (size,), row_seed, maxval=len(model._rows), dtype=tf.int32
-        )
         context = self._flat_context(shape)
-        if len(model._rows) == 1:
-            draws = model.generate_rows(rows[0], noise, context)
-        else:
-            draws = tf.map_fn(
-                lambda row: model.generate_rows(row, noise, context),
-                rows,
-                fn_output_signature=self.dtype,
-            )
-            draws = tf.gather(
-                tf.transpose(draws, (1, 0, 2)), chosen, axis=1, batch_dims=1
-            )
+        draws = draw_rows(model, tf.reduce_prod(shape), seed, context)
         draws = tf.cast(draws[:, :-1], self.dtype)
         return tf.reshape(draws, tf.concat([shape, model.event_shape], axis=0))
 
@@ -100,3 +80,36 @@ class AutoregressiveDistribution(tfd.Distribution):
         size = self._model.context_size
         context = tf.broadcast_to(self._context, tf.concat([shape, [size]], axis=0))
         return tf.reshape(context, (-1, size))
+
+
+def draw_rows(model, size, seed, context=None, **arguments):
+    """Rows generated from a seed in a graph; each draws its structure by itself.
+
+    That is the mixture of the structures, without strata.
+
+    Args:
+        model: an `AutoregressiveDensity`.
+        size: number of rows, an integer scalar.
+        seed: ints `(2,)`, as TFP's stateless draws want.
+        context: `(size, C)` or None.
+        **arguments: of `AutoregressiveDensity.generate_rows`.
+
+    Returns:
+        Floats `(size, event_size + 1)`, as `generate_rows`.
+    """
+    noise_seed, row_seed = tfp.random.split_seed(seed, n=2)
+    rows = tf.constant(model._rows, tf.int32)
+    noise = tf.random.stateless_uniform(
+        (size, *model.noise_shape), noise_seed, UNIFORM_MARGIN, 1 - UNIFORM_MARGIN
+    )
+    chosen = tf.random.stateless_uniform(
+        (size,), row_seed, maxval=len(model._rows), dtype=tf.int32
+    )
+    if len(model._rows) == 1:
+        return model.generate_rows(rows[0], noise, context, **arguments)
+    draws = tf.map_fn(
+        lambda row: model.generate_rows(row, noise, context, **arguments),
+        rows,
+        fn_output_signature=model.density_dtype,
+    )
+    return tf.gather(tf.transpose(draws, (1, 0, 2)), chosen, axis=1, batch_dims=1)
