@@ -31,7 +31,7 @@ def load():
     classes = np.array([number[c] for c in text], "float32")
     classes = classes[: len(classes) // LENGTH * LENGTH].reshape(-1, LENGTH)
     classes = classes[np.random.RandomState(0).permutation(len(classes))]
-    return classes[500:], classes[:500], "".join(alphabet)
+    return classes[256:], classes[:256], "".join(alphabet)
 
 
 class Write(keras.callbacks.Callback):
@@ -55,7 +55,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few steps only")
     parser.add_argument("--out", type=Path, default=Path("out/char_rnn.png"))
     options = parser.parse_args()
-    rounds, units, steps = (2, 32, 8) if options.quick else (8, 192, 120)
+    rounds, units, steps = (2, 32, 8) if options.quick else (6, 128, 80)
     train, valid, alphabet = load()
     keras.utils.set_random_seed(0)
     network = Recurrent((LENGTH,), units, "gru", num_params=len(alphabet))

@@ -64,10 +64,10 @@ def grid(images, columns=8):
 
 
 def draw_picture(pictures, path):
-    figure, axes = plt.subplots(1, len(pictures), figsize=(3 * len(pictures), 3.4))
-    for axis, (title, images) in zip(axes, pictures.items(), strict=True):
+    figure, axes = plt.subplots(2, 3, figsize=(9, 6.8))
+    for axis, (title, images) in zip(axes.flat, pictures.items(), strict=True):
         axis.imshow(grid(images), cmap="gray_r", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(title, fontsize=10)
         axis.axis("off")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)

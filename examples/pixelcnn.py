@@ -84,7 +84,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("out/pixelcnn.png"))
     options = parser.parse_args()
     train, test = load()
-    model = fit(train, test, epochs=1 if options.quick else 30)
+    model = fit(train, test, epochs=1 if options.quick else 20)
     bits = model.evaluate(test, verbose=0, return_dict=True)["bits_per_dim"]
     print(f"Bits per pixel: PixelCNN {bits:.3f}, ", end="")
     print(f"independent pixels {independent_bits(train[0], test[0]):.3f}")
