@@ -1,6 +1,8 @@
 """Densities as Keras models: `fit` is maximum likelihood."""
 
 import math
+import os
+import tempfile
 
 import keras
 import numpy as np
@@ -9,6 +11,8 @@ from keras import ops
 from keras_made import conditionals
 from keras_made.autoregressive import Autoregressive, check_positive, generate
 from keras_made.compiling import compiled, run_in_chunks
+
+ROWS_CHECKED_AT_ONCE = 16384
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -208,6 +212,20 @@ class LikelihoodModel(keras.Model):
             verbose,
         )
 
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """As `keras.Model.save`; a `.keras` file is replaced only by a whole one."""
+        path = str(filepath)
+        if not path.endswith(".keras") or "://" in path or not overwrite:
+            super().save(filepath, overwrite, zipped, **kwargs)
+            return
+        # In the same folder, and so on the same disk: there a move is atomic.
+        with tempfile.TemporaryDirectory(
+            prefix=".save-", dir=os.path.dirname(os.path.abspath(path))
+        ) as folder:
+            written = os.path.join(folder, os.path.basename(path))
+            super().save(written, overwrite, zipped, **kwargs)
+            os.replace(written, path)
+
     def floats_per_row(self) -> int:
         """About how many floats are held to score or draw one row."""
         return 16 * math.prod(self.event_shape)
@@ -270,7 +288,7 @@ class LikelihoodModel(keras.Model):
             )
         if missing:
             x = np.where(np.isnan(x), self.typical_event(), x)
-        self.check_support(x)
+        _check_pieces(self.check_support, x)
         return x, context
 
     def _check_shape(self, x):
@@ -948,13 +966,28 @@ def to_array(name, x) -> np.ndarray:
 def _check_finite(name, x, missing=False):
     if x.dtype.kind != "f":
         return
-    wrong = np.isinf(x) if missing else ~np.isfinite(x)
-    if np.any(wrong):
+    # In pieces: a file mapped into memory must not be held in it as a whole.
+    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
+        piece = x[start : start + ROWS_CHECKED_AT_ONCE]
+        wrong = np.isinf(piece) if missing else ~np.isfinite(piece)
+        if not np.any(wrong):
+            continue
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        index = (start + index[0], *index[1:])
         raise ValueError(
             f"`{name}` must be finite. Received: {x[index]} in row {index[0]}, at "
             f"index {index}. Rows with missing values can be completed by `impute`."
         )
+
+
+def _check_pieces(check, x):
+    """Check piece after piece; an error then speaks of the whole."""
+    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
+        try:
+            check(x[start : start + ROWS_CHECKED_AT_ONCE])
+        except ValueError:
+            # Once more up to this piece, so that the row has its number in `x`.
+            check(x[: start + ROWS_CHECKED_AT_ONCE])
 
 
 def _check_observed(observed, x):

@@ -26,7 +26,7 @@ def export_saved_model(
     | endpoint | inputs | output |
     |---|---|---|
     | `log_prob`, `serve` | `x (n, *event)`, `context (n, C)` | `log_prob (n,)`, nats |
-    | `sample` | `num_samples ()`, `seed ()`, `context (C,)` | `x (num_samples, *event)` |
+    | `sample` | `num_samples ()`, `seed ()`, `context (C,)` | `x` |
     | `impute` | `x`, `observed (n, *event)`, `seed ()`, `context (n, C)` | `x` |
 
     `context` is there when the model has one, `impute` for autoregressive densities.
