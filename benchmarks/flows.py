@@ -36,8 +36,8 @@ def make_theirs(size, hidden):
             bijectors.append(tfb.Permute(list(reversed(range(size)))))
     base = tfd.Sample(tfd.Normal(0.0, 1.0), size)
     distribution = tfd.TransformedDistribution(base, tfb.Chain(bijectors))
-    distribution.networks = networks
-    return distribution
+    distribution.log_prob(tf.zeros((2, size)))  # The networks make their weights.
+    return distribution, [v for n in networks for v in n.trainable_variables]
 
 
 def functions(distribution, variables, update):
@@ -72,8 +72,7 @@ def ours(size, hidden):
 
 
 def theirs(size, hidden):
-    distribution = make_theirs(size, hidden)
-    variables = list(distribution.trainable_variables)
+    distribution, variables = make_theirs(size, hidden)
     optimizer = tf_keras.optimizers.Adam(1e-4, jit_compile=False)
     optimizer.build(variables)
 
