@@ -134,11 +134,6 @@ ORDERINGS = Recipe(
     weight_decay=0.03,
     **ORDERS,
 )
-SHORT = ORDERINGS.but(
-    "ours: half the updates, a mixture over 32 random orderings",
-    steps=8000,
-    test_members=32,
-)
 TWO = ORDERINGS.but("ours: as orderings, two networks", networks=2)
 INDIRECT = ORDERINGS.but(
     "ours: as orderings, without direct connections",
@@ -147,6 +142,7 @@ INDIRECT = ORDERINGS.but(
     direct=False,
     learning_rate=5e-4,
 )
+INDIRECT_FOUR = INDIRECT.but("ours: as orderings_indirect, four networks", networks=4)
 
 RECIPES = {
     "paper": PAPER,
@@ -159,7 +155,7 @@ RECIPES = {
     "reversed": REVERSED,
     "wide": WIDE,
     "orderings": ORDERINGS,
-    "orderings_short": SHORT,
     "orderings_two": TWO,
     "orderings_indirect": INDIRECT,
+    "orderings_indirect_four": INDIRECT_FOUR,
 }
