@@ -226,6 +226,26 @@ class LikelihoodModel(keras.Model):
             super().save(written, overwrite, zipped, **kwargs)
             os.replace(written, path)
 
+    # Keras does not save the state of dropout's seeds, without which a run that is
+    # taken up again would draw other units to drop.
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for index, state in enumerate(self._seed_states()):
+            store[f"seed_{index}"] = _to_numpy(state)
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        own = {name: store[name] for name in names}
+        for index, state in enumerate(self._seed_states()):
+            # Files of other versions of the package may have none.
+            if f"seed_{index}" in own:
+                state.assign(own.pop(f"seed_{index}")[()])
+        super().load_own_variables(own)
+
+    def _seed_states(self):
+        return [v for v in self.variables if v.name == "seed_generator_state"]
+
     def floats_per_row(self) -> int:
         """About how many floats are held to score or draw one row."""
         return 16 * math.prod(self.event_shape)
