@@ -20,8 +20,8 @@ def export_saved_model(
 
     It loads with `tf.saved_model.load`, `saved_model_cli`, TensorFlow Serving and
     `keras.layers.TFSMLayer`, where neither keras_made nor Keras need be installed.
-    Batches are of any size. Generation is compiled by XLA, once per size; scoring is
-    one pass and runs as it is.
+    Batches are of any size. Exact imputation is compiled by XLA, once per size; the
+    other endpoints are plain graphs.
 
     | endpoint | inputs | output |
     |---|---|---|
