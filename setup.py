@@ -24,9 +24,9 @@ setup(
     package_data={"keras_made": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[
-        "keras>=3.9",
+        "keras>=3.12",
         "numpy>=1.26",
-        "tensorflow>=2.18",
+        "tensorflow>=2.20",
         "tensorflow-probability[tf]>=0.25",
     ],
     extras_require={

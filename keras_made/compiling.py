@@ -23,7 +23,7 @@ def compiled(layer, function):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=True)
+        return tf.function(function, jit_compile=True, autograph=False)
     if backend == "jax":
         return _jit(layer, function)
     import torch
