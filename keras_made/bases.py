@@ -25,7 +25,9 @@ def to_config(base: tfd.Distribution) -> dict:
             "`base` must have constant parameters: a flow learns location and scale in "
             f"its steps. Received: {name} with tf.Variables."
         )
-    arguments = {k: _plain(name, k, v) for k, v in base.parameters.items()}
+    # The dtype is that of the flow.
+    parameters = {k: v for k, v in base.parameters.items() if k != "dtype"}
+    arguments = {k: _plain(name, k, v) for k, v in parameters.items()}
     return {"class_name": name, "arguments": arguments}
 
 
