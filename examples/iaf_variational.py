@@ -23,7 +23,7 @@ tfd = tfp.distributions
 
 
 def log_target(z):
-    """A ring of radius 2 with two lumps; unnormalised."""
+    """A ring of radius 2, a little denser at its sides; unnormalised."""
     radius = tf.norm(z, axis=-1)
     lumps = tf.stack([tf.square((z[..., 0] - m) / 1.6) for m in (-2.0, 2.0)])
     return -0.5 * tf.square((radius - 2) / 0.4) + tf.reduce_logsumexp(-0.5 * lumps, 0)

@@ -327,10 +327,9 @@ def test_a_flow_is_a_piece_of_a_functional_model():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("name", FLOWS)
+# The direction of an IAF that is bounded far out is the draw.
+@pytest.mark.parametrize("name", [name for name in FLOWS if name != "iaf"])
 def test_far_outliers_have_finite_scores_and_gradients(name, dtype):
-    if name == "iaf":
-        pytest.skip("IAF's unbounded direction is the draw")
     flow = make(name, 3, dtype=dtype, num_steps=10, scale=0.5)
     x = tf.constant([[1e12, -1e12, 1.0], [0.0, 1e10, 0.0]])
 
