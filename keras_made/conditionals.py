@@ -101,7 +101,8 @@ class Bernoulli(Conditional):
     """
 
     def log_prob(self, params, x):
-        return -ops.softplus((1.0 - 2.0 * x) * params[..., 0])
+        sign = 1.0 - 2.0 * ops.convert_to_tensor(x)
+        return -ops.softplus(sign * params[..., 0])
 
     def draw(self, params, uniforms):
         heads = uniforms[..., 0] < ops.sigmoid(params[..., 0])
@@ -139,10 +140,14 @@ class Categorical(Conditional):
         self.num_params = self.num_features = self.num_classes
 
     def log_prob(self, params, x):
-        chosen = ops.one_hot(ops.cast(x, "int32"), self.num_classes, dtype=params.dtype)
         # Impossible classes may have a logit of -inf; `where` keeps 0 * inf out.
         log_probs = ops.log_softmax(params, axis=-1)
-        return ops.sum(ops.where(chosen > 0, log_probs, 0.0), axis=-1)
+        return ops.sum(ops.where(self._is_class(x), log_probs, 0.0), axis=-1)
+
+    def _is_class(self, x):
+        # `one_hot` fails on torch for what is no class: the reals of other columns.
+        classes = ops.arange(self.num_classes, dtype="int32")
+        return ops.equal(ops.cast(x, "int32")[..., None], classes)
 
     def draw(self, params, uniforms):
         return ops.cast(_draw_class(params, uniforms[..., :1]), params.dtype)
@@ -157,7 +162,7 @@ class Categorical(Conditional):
         _check_levels(x, self.num_classes, repr(self))
 
     def encode(self, x):
-        return ops.one_hot(ops.cast(x, "int32"), self.num_classes, dtype=_float(x))
+        return ops.cast(self._is_class(x), _float(x))
 
     def get_config(self):
         return {"num_classes": self.num_classes}
@@ -222,7 +227,8 @@ class _Mixture(Conditional):
 
     def log_prob(self, params, x):
         logits, loc, scale = self.components(params)
-        parts = self._component_log_prob(x[..., None], loc, scale)
+        x = ops.convert_to_tensor(x)[..., None]
+        parts = self._component_log_prob(x, loc, scale)
         return ops.logsumexp(ops.log_softmax(logits, axis=-1) + parts, axis=-1)
 
     def draw(self, params, uniforms):
@@ -542,7 +548,7 @@ def _scale(raw, floor):
 
 
 def _normal_log_prob(x, loc, scale):
-    z = (x - loc) / scale
+    z = ops.subtract(x, loc) / scale
     return -0.5 * z * z - ops.log(scale) - 0.5 * math.log(2.0 * math.pi)
 
 
