@@ -67,12 +67,18 @@ def make_params(conditional, num_rows=20, scale=2.0, seed=0):
     return (scale * np.random.RandomState(seed).normal(size=shape)).astype("float32")
 
 
+def tensors(*arrays):
+    """Each array as a tensor of its own dtype: torch adds no NumPy to its own."""
+    return [ops.convert_to_tensor(np.ascontiguousarray(a)) for a in arrays]
+
+
 def log_probs_of_all(conditional, num_levels, params):
     """Of every level, for every row of parameters: `(rows, num_levels)`."""
     levels = np.arange(num_levels, dtype="float32")
     shape = (len(params), num_levels)
     params = np.broadcast_to(params[:, None], (*shape, params.shape[-1]))
-    return to_numpy(conditional.log_prob(params, np.broadcast_to(levels, shape)))
+    x = np.broadcast_to(levels, shape)
+    return to_numpy(conditional.log_prob(*tensors(params, x)))
 
 
 @pytest.mark.parametrize("scale", [0.1, 2.0, 30.0])
@@ -95,7 +101,9 @@ def test_densities_integrate_to_one(name):
     shape = (len(params), len(grid))
     params = np.broadcast_to(params[:, None], (*shape, params.shape[-1]))
     x = np.broadcast_to(grid.astype("float32"), shape)
-    density = np.exp(to_numpy(conditional.log_prob(params, x)).astype("float64"))
+    density = np.exp(
+        to_numpy(conditional.log_prob(*tensors(params, x))).astype("float64")
+    )
     total = np.trapezoid(density, grid, axis=1)
     np.testing.assert_allclose(total, 1.0, atol=1e-3)
 
@@ -105,7 +113,7 @@ def test_discrete_samples_follow_the_probabilities(name):
     conditional, num_levels = DISCRETE[name]
     for row, params in enumerate(make_params(conditional, 3, scale=1.0)):
         many = np.broadcast_to(params, (20_000, len(params)))
-        x = to_numpy(conditional.sample(many, seed=10 + row))
+        x = to_numpy(conditional.sample(*tensors(many), seed=10 + row))
         conditional.check(x)
         counts = np.bincount(x.astype(int), minlength=num_levels)
         log_probs = log_probs_of_all(conditional, num_levels, params[None])[0]
@@ -118,10 +126,12 @@ def test_real_samples_follow_the_density(name):
     conditional = CONTINUOUS[name]
     for row, params in enumerate(make_params(conditional, 3, scale=1.0)):
         many = np.broadcast_to(params, (20_000, len(params)))
-        x = to_numpy(conditional.sample(many, seed=10 + row))
+        x = to_numpy(conditional.sample(*tensors(many), seed=10 + row))
         grid = np.linspace(x.min() - 1e-3, x.max() + 1e-3, 100_001)
         tiled = np.broadcast_to(params, (len(grid), len(params)))
-        density = np.exp(to_numpy(conditional.log_prob(tiled, grid.astype("float32"))))
+        density = np.exp(
+            to_numpy(conditional.log_prob(*tensors(tiled, grid.astype("float32"))))
+        )
         cumulated = np.cumsum(density) * (grid[1] - grid[0])
         result = stats.kstest(x, lambda v, g=grid, c=cumulated: np.interp(v, g, c))
         assert result.pvalue > 1e-3
@@ -150,25 +160,28 @@ def test_the_mean_is_the_mean_of_many_samples(name):
     conditional = ALL[name]
     for row, params in enumerate(make_params(conditional, 3, scale=1.0)):
         many = np.broadcast_to(params, (20_000, len(params)))
-        x = to_numpy(conditional.sample(many, seed=10 + row)).astype("float64")
+        x = to_numpy(conditional.sample(*tensors(many), seed=10 + row)).astype(
+            "float64"
+        )
         error = x.std() / math.sqrt(len(x))
-        assert abs(to_numpy(conditional.mean(params)) - x.mean()) < 4.5 * error
+        assert (
+            abs(to_numpy(conditional.mean(*tensors(params))) - x.mean()) < 4.5 * error
+        )
 
 
 def test_the_mean_of_classes_is_the_most_probable():
     params = make_params(Categorical(7))
-    found = to_numpy(Categorical(7).mean(params))
+    found = to_numpy(Categorical(7).mean(*tensors(params)))
     np.testing.assert_array_equal(found, params.argmax(axis=1))
 
 
 def test_a_class_of_probability_zero_is_never_drawn():
     logits = np.array([-np.inf, 0.3, -np.inf, 1.0, -np.inf], "float32")
     noise = np.concatenate([[2.0**-24, 1 - 2.0**-24], np.linspace(0.01, 0.99, 99)])
-    drawn = Categorical(5).draw(
-        np.broadcast_to(logits, (101, 5)), noise[:, None].astype("float32")
-    )
+    many = np.broadcast_to(logits, (101, 5))
+    drawn = Categorical(5).draw(*tensors(many, noise[:, None].astype("float32")))
     assert set(to_numpy(drawn)) == {1.0, 3.0}
-    log_prob = to_numpy(Categorical(5).log_prob(logits[None], np.array([3.0])))
+    log_prob = to_numpy(Categorical(5).log_prob(*tensors(logits[None], [3.0])))
     np.testing.assert_allclose(log_prob, 1.0 - np.logaddexp(0.3, 1.0), rtol=1e-5)
 
 
@@ -203,7 +216,8 @@ def test_values_and_gradients_are_finite_far_out(name, size):
         x[:2] = [0, DISCRETE[name][1] - 1]
     else:
         x = np.abs(size * rng.normal(size=200)).astype("float32")
-    log_prob = to_numpy(conditional.log_prob(params, x))
+    (x,) = tensors(x)
+    log_prob = to_numpy(conditional.log_prob(*tensors(params), x))
     assert log_prob.shape == (200,)
     assert np.isfinite(log_prob).all()
     assert np.isfinite(gradient(lambda p: conditional.log_prob(p, x), params)).all()
@@ -212,10 +226,11 @@ def test_values_and_gradients_are_finite_far_out(name, size):
 @pytest.mark.parametrize("name", ALL)
 def test_float64_stays_float64(name):
     conditional = ALL[name]
-    params = make_params(conditional).astype("float64")
-    x = to_numpy(conditional.sample(params.astype("float32"), seed=1))
-    log_prob = to_numpy(conditional.log_prob(params, x.astype("float64")))
-    single = to_numpy(conditional.log_prob(params.astype("float32"), x))
+    params = make_params(conditional)
+    x = to_numpy(conditional.sample(*tensors(params), seed=1))
+    double = tensors(params.astype("float64"), x.astype("float64"))
+    log_prob = to_numpy(conditional.log_prob(*double))
+    single = to_numpy(conditional.log_prob(*tensors(params, x)))
     assert log_prob.dtype == "float64"
     # Relative to how far the parameters are known in single precision.
     np.testing.assert_allclose(single, log_prob, rtol=2e-5, atol=2e-5)
@@ -245,7 +260,7 @@ def mixed_params(num_rows):
 def test_each_column_is_its_own_conditional():
     params, x = mixed_params(30), mixed_rows(30)
     noise = np.random.RandomState(3).uniform(size=(30, 7, MIXED.num_uniforms))
-    noise = noise.astype("float32")
+    params, x, noise = tensors(params, x, noise.astype("float32"))
     log_prob, draws, means, features = (
         to_numpy(part)
         for part in (
@@ -285,9 +300,15 @@ def test_entries_named_by_index_are_those_of_the_full_row(shared):
 
     at = MIXED.at(ops.convert_to_tensor(entries.astype("int32")))
     pairs = [
-        (at.log_prob(pick(params), pick(x)), MIXED.log_prob(params, x)),
-        (at.draw(pick(params), pick(noise)), MIXED.draw(params, noise)),
-        (at.encode(pick(x)), MIXED.encode(x)),
+        (
+            at.log_prob(*tensors(pick(params), pick(x))),
+            MIXED.log_prob(*tensors(params, x)),
+        ),
+        (
+            at.draw(*tensors(pick(params), pick(noise))),
+            MIXED.draw(*tensors(params, noise)),
+        ),
+        (at.encode(*tensors(pick(x))), MIXED.encode(*tensors(x))),
     ]
     for found, expected in pairs:
         np.testing.assert_allclose(to_numpy(found), pick(to_numpy(expected)), rtol=1e-5)
