@@ -1,6 +1,7 @@
 """Every network of the family keeps the laws, and what each promises by itself."""
 
 import inspect
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -318,7 +319,7 @@ PATTERNS = {
     "lstm": lambda: Recurrent((6,), 8),
     "wavenet": lambda: WaveNet((6,), 8, num_layers=3),
     "pixelcnn": lambda: PixelCNN((2, 3), 8, num_layers=2),
-    "pixelrnn": lambda: PixelRNN((2, 3), 16, num_layers=1, first_kernel_size=3),
+    "pixelrnn": lambda: PixelRNN((2, 3), 32, num_layers=1, first_kernel_size=3),
 }
 
 
@@ -330,8 +331,10 @@ def test_fit_learns_and_impute_completes(name):
     x = np.tile(rng.randint(2, size=(256, 1)), (1, 6)).astype("float32")
     x = x.reshape(256, *(network.event_shape or (6,)))
     model = AutoregressiveDensity(network)
-    model.compile(keras.optimizers.Adam(0.03))
-    model.fit(x, epochs=20, batch_size=32, verbose=0)
+    # An LSTM over rows diverges at the rate that suits the others.
+    slow = name == "pixelrnn"
+    model.compile(keras.optimizers.Adam(0.01 if slow else 0.03))
+    model.fit(x, epochs=30 if slow else 20, batch_size=32, verbose=0)
     assert np.log(2) - 0.01 < model.evaluate(x, verbose=0) < np.log(2) + 0.25
     missing = x[:40].copy()
     missing.reshape(40, 6)[:, 1::2] = np.nan
@@ -728,3 +731,8 @@ def test_a_network_of_ones_own(context_size, tmp_path):
         model.impute(missing, context=None if context is None else context[:20])
     )
     assert (completed == x[:20]).mean() > 0.8
+
+
+def test_the_readme_shows_this_network():
+    readme = Path(__file__).parent.parent / "README.md"
+    assert inspect.getsource(Attention).strip() in readme.read_text(encoding="utf-8")
