@@ -31,7 +31,7 @@ setup(
     ],
     extras_require={
         "examples": EXAMPLES,
-        "test": ["pytest>=8", *EXAMPLES],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", *EXAMPLES],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

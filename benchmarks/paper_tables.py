@@ -65,7 +65,7 @@ def table(results: list[dict]) -> str:
 
 def _figure(result):
     if result is None or "test" not in result:
-        return ""
+        return "not run"
     test = result["test"]
     return f"{test['nll']:.2f} ± {test['standard_error']:.2f}"
 
