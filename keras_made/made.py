@@ -12,6 +12,8 @@ from keras_made.incremental import Incremental, block_length
 from keras_made.layers import MaskedDense
 from keras_made.masks import (
     CONTEXT_DEGREE,
+    check_ordering,
+    check_seed,
     connect,
     make_hidden_degrees,
     make_orderings,
@@ -116,9 +118,7 @@ class MADE(Autoregressive):
                 "Without hidden layers and with `direct=False`, nothing connects the "
                 "inputs to the outputs. Pass `hidden_units` or `direct=True`."
             )
-        if not isinstance(ordering, str):
-            ordering = np.asarray(ordering).tolist()
-        self.ordering = ordering
+        self.ordering = check_ordering(ordering)
         self.hidden_degrees = hidden_degrees
         self.direct = direct
         self.residual = residual
@@ -129,18 +129,10 @@ class MADE(Autoregressive):
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise ValueError(
-                "`seed` must be an int from 0 to 2**32 - 1: without it, a random "
-                f"structure could not be made again on load. Received: seed={seed!r}."
-            )
-        self.seed = seed
+        self.seed = check_seed(seed)
         self._check_structure()
 
     def _check_structure(self):
-        # An ordering of the wrong length shows only when D is known; its form at once.
-        size = 1 if isinstance(self.ordering, str) else len(self.ordering)
-        make_orderings(self.ordering, size)
         make_hidden_degrees(self.hidden_degrees, self.hidden_units, 2)
         if self.num_masks > 1 and "random" not in (self.ordering, self.hidden_degrees):
             raise ValueError(

@@ -92,6 +92,23 @@ def make_orderings(
     return np.tile(ranks.astype("int32"), (num_masks, 1))
 
 
+def check_ordering(ordering):
+    """The name or the positions as plain ints, checked before D is known."""
+    if not isinstance(ordering, str):
+        ordering = np.asarray(ordering).tolist()
+    make_orderings(ordering, len(ordering) if isinstance(ordering, list) else 1)
+    return ordering
+
+
+def check_seed(seed):
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(
+            "`seed` must be an int from 0 to 2**32 - 1: without it, a random "
+            f"structure could not be made again on load. Received: seed={seed!r}."
+        )
+    return seed
+
+
 def make_hidden_degrees(
     kind: str,
     units: Sequence[int],

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive, check_positive
-from keras_made.masks import connect, make_orderings
+from keras_made.masks import check_ordering, check_seed, connect, make_orderings
 
 # Entries to a block of the full pass: long enough for matrix products, short enough
 # that the masked half of the block's triangle costs little.
@@ -93,10 +93,7 @@ class NADE(Autoregressive):
         super().__init__(num_params, num_masks=num_masks, **layer_kwargs)
         check_positive("units", units)
         self.units = units
-        if not isinstance(ordering, str):
-            ordering = np.asarray(ordering).tolist()
-        self.ordering = ordering
-        make_orderings(ordering, 1 if isinstance(ordering, str) else len(ordering))
+        self.ordering = ordering = check_ordering(ordering)
         if num_masks > 1 and ordering != "random":
             raise ValueError(
                 f"With ordering={ordering!r}, all {num_masks} structures of the cycle "
@@ -105,12 +102,7 @@ class NADE(Autoregressive):
         self.activation = keras.activations.get(activation)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise ValueError(
-                "`seed` must be an int from 0 to 2**32 - 1: without it, a random "
-                f"ordering could not be made again on load. Received: seed={seed!r}."
-            )
-        self.seed = seed
+        self.seed = check_seed(seed)
 
     @property
     def order_agnostic(self) -> bool:

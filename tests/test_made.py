@@ -421,6 +421,7 @@ def test_in_a_functional_and_a_subclassed_model():
         (lambda: MADE([4], ordering="sorted"), "ordering"),
         (lambda: MADE([4], ordering=[0, 0]), "ordering"),
         (lambda: MADE([4], ordering=[0.5, 1]), "ordering"),
+        (lambda: MADE([4], ordering=5), "ordering"),
         (lambda: MADE([4], hidden_degrees="odd"), "hidden_degrees"),
         (lambda: MADE((), direct=False), "nothing connects"),
         (lambda: MADE([4], dropout=1.0), "dropout"),
