@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 from laws import all_states, set_random_weights, to_numpy
@@ -19,6 +20,8 @@ JOBS = {
 
 @pytest.mark.parametrize("name", JOBS)
 def test_threads_get_what_one_gets(name):
+    if name == "predict" and keras.backend.backend() == "jax":
+        pytest.skip("Keras on JAX takes the weights out of the model while it predicts")
     model = AutoregressiveDensity(MADE([8], hidden_degrees="random", num_masks=2))
     model.build((None, 5))
     set_random_weights(model.network)
