@@ -10,12 +10,11 @@ the compiled function.
 """
 
 import argparse
-import json
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
+from timing import save_json
 
 import keras_made as km
 from keras_made.compiling import compiled
@@ -88,8 +87,7 @@ def main():
     print(f"{args.rows} rows, {args.patterns} patterns, D = {args.size}")
     for name, value in figures.items():
         print(f"{name:32s} {value:.4g}")
-    if args.json:
-        Path(args.json).write_text(json.dumps(figures, indent=1))
+    save_json(args.json, figures)
 
 
 if __name__ == "__main__":

@@ -17,28 +17,15 @@ of a bin of width one).
 """
 
 import argparse
-import json
-import os
 import time
-from pathlib import Path
 
 import keras
 import numpy as np
+from timing import load_data, save_json
 
 import keras_made as km
 
 PUBLISHED = {"RNADE family, as published": -8.76}
-
-
-def load(folder, name):
-    folder = folder or os.environ.get("KERAS_MADE_DATA")
-    path = Path(folder or ".") / f"{name}.npz"
-    if not folder or not path.exists():
-        raise SystemExit(
-            f"There is no {path}. Name the folder that holds {name}.npz with --data or "
-            "the environment variable KERAS_MADE_DATA."
-        )
-    return np.load(path)
 
 
 def train(model, learning_rate, x, valid, epochs, patience):
@@ -105,7 +92,9 @@ def gaussian_log_prob(x, test, covariance=None):
 
 def run_wine(args):
     rows, start = [], time.time()
-    for fold, (x, valid, test) in enumerate(wine_folds(load(args.data, "red_wine"))):
+    for fold, (x, valid, test) in enumerate(
+        wine_folds(load_data("red_wine", args.data))
+    ):
         if fold >= args.folds:
             break
         model = make_wine_model(args, fold)
@@ -136,7 +125,7 @@ def gaussian_bits(x, test):
 
 
 def run_faces(args):
-    data, start = load(args.data, "frey_faces"), time.time()
+    data, start = load_data("frey_faces", args.data), time.time()
     x, valid, test = (data[k].astype("float32") for k in ("train", "valid", "test"))
     keras.utils.set_random_seed(0)
     network = km.MADE([500], 9, activation="gelu", dropout=0.2)
@@ -171,8 +160,7 @@ def main():
     args = parser.parse_args()
     result = run_wine(args) if args.task == "wine" else run_faces(args)
     result["arguments"] = {k: v for k, v in vars(args).items() if k != "data"}
-    if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1))
+    save_json(args.json, result)
 
 
 if __name__ == "__main__":
