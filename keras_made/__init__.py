@@ -10,8 +10,9 @@ from keras_made.conditionals import (
     MixtureOfNormals,
     Normal,
 )
-from keras_made.density import AutoregressiveDensity, LikelihoodModel
+from keras_made.density import AutoregressiveDensity
 from keras_made.export import export_saved_model
+from keras_made.likelihood import LikelihoodModel
 from keras_made.made import MADE
 from keras_made.nade import NADE
 from keras_made.pixelcnn import PixelCNN

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from keras_made.autoregressive import check_positive
-from keras_made.density import AutoregressiveDensity, LikelihoodModel
+from keras_made.density import AutoregressiveDensity
+from keras_made.likelihood import LikelihoodModel
 
 ROWS_CHECKED = 16
 

@@ -34,7 +34,7 @@ from keras_made.bijectors import (
     step_floor,
 )
 from keras_made.compiling import run_in_chunks
-from keras_made.density import LikelihoodModel, _seed_generator, split_shapes
+from keras_made.likelihood import LikelihoodModel, seed_generator, split_shapes
 from keras_made.made import MADE
 from keras_made.masks import make_orderings
 
@@ -293,7 +293,7 @@ class Flow(LikelihoodModel):
             context = self.check_context(context, num_samples)
         elif self.context_size:
             self._context_tensor(None)
-        seeds, base = _seed_generator(seed), self._base()
+        seeds, base = seed_generator(seed), self._base()
         function = self._function(
             "sample", lambda u, context: self.bijector(context).forward(u)
         )

@@ -1,0 +1,435 @@
+"""Models whose output is a log-likelihood: `fit` is maximum likelihood."""
+
+import math
+import os
+import tempfile
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.compiling import compiled, run_in_chunks
+
+ROWS_CHECKED_AT_ONCE = 16384
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class NegativeLogLikelihood(keras.losses.Loss):
+    """Mean of -log p over rows in nats; a row of weight 2 counts as two rows."""
+
+    def __init__(self, reduction="mean_with_sample_weight", name="nll", **kwargs):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+
+    def call(self, y_true, y_pred):
+        return -y_pred
+
+
+class LikelihoodModel(keras.Model):
+    """Base of the models whose output is log p of each row.
+
+    Keras's own loop then does everything: `fit` maximises the likelihood, `evaluate`
+    gives the mean negative log-likelihood, `predict` log p of each row.
+
+    A subclass writes `compute_log_prob`, `build`, `event_shape`, `context_size` and
+    `check_support`.
+    """
+
+    def __init__(self, **kwargs):
+        # Rows keep their precision until the density has compared them with levels
+        # and locations; networks cast what they hear.
+        super().__init__(autocast=False, **kwargs)
+        self._nll = NegativeLogLikelihood()
+        self._nll_tracker = keras.metrics.Mean(name="nll")
+        self._bits_tracker = keras.metrics.Mean(name="bits_per_dim")
+        self._functions = {}
+
+    # What a subclass writes -----------------------------------------------------------
+
+    @property
+    def event_shape(self):
+        """Shape of one row; None before it is known."""
+        raise NotImplementedError
+
+    @property
+    def context_size(self) -> int:
+        """Width of the context, 0 for none."""
+        raise NotImplementedError
+
+    def compute_log_prob(self, x, context, training):
+        """log p of each row, float: what `call` returns."""
+        raise NotImplementedError
+
+    def check_support(self, x: np.ndarray) -> None:
+        """Raise a ValueError when a row cannot come from this density."""
+
+    def typical_event(self) -> np.ndarray:
+        """An event of the support, `event_shape`, to stand where values are missing."""
+        return np.zeros(self.event_shape, "float32")
+
+    # Keras's loop ---------------------------------------------------------------------
+
+    def call(self, inputs, training=False):
+        x, context = split_inputs(inputs)
+        x = ops.cast(x, self.density_dtype)
+        if context is not None:
+            context = ops.cast(context, self.density_dtype)
+        return self.compute_log_prob(x, context, training)
+
+    @property
+    def density_dtype(self) -> str:
+        """float64 under a float64 policy, float32 under every other."""
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    def compute_output_shape(self, input_shape):
+        x_shape, _ = split_shapes(input_shape)
+        return tuple(x_shape[: len(x_shape) - len(self.event_shape)])
+
+    def compile(self, optimizer="adam", **kwargs):
+        """As `keras.Model.compile`; the loss is fixed, -log p.
+
+        Args:
+            optimizer: name or instance.
+            **kwargs: `jit_compile`, `steps_per_execution`, `run_eagerly`, ...
+
+        Raises:
+            ValueError: if a loss or metric is given.
+        """
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"`{name}` cannot be chosen: the loss of a density is its negative "
+                    "log-likelihood, and `nll` and `bits_per_dim` are reported. "
+                    f"Received: {name}={kwargs[name]!r}. Leave it out."
+                )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras asks models with a `compile` of their own to say how it is repeated.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        loss = self._nll(y_pred, y_pred, sample_weight)
+        if self.losses:
+            loss = loss + super().compute_loss(x=x, y_pred=y_pred, training=training)
+        return loss
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        bits = math.prod(self.event_shape) * math.log(2.0)
+        self._nll_tracker.update_state(-y_pred, sample_weight=sample_weight)
+        self._bits_tracker.update_state(-y_pred / bits, sample_weight=sample_weight)
+        return self.get_metrics_result()
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        *args,
+        sample_weight=None,
+        validation_data=None,
+        **kwargs,
+    ):
+        """Maximise the likelihood; arguments as in `keras.Model.fit`.
+
+        Args:
+            x: array `(n, *event_shape)`, or a tuple `(x, context)`; or a `tf.data`
+                dataset, generator or `PyDataset` of such batches, context as
+                `((x, context),)`. Arrays are checked first; streams are not.
+            y: not used. A density has no target.
+            *args: as in Keras.
+            sample_weight: `(n,)`; a row of weight 2 counts as two rows.
+            validation_data: like `x`.
+            **kwargs: as in Keras.
+
+        Returns:
+            A `History` with `loss` (with penalties), `nll` in nats, `bits_per_dim`.
+        """
+        x, y = self._check_data(x, y, sample_weight)
+        if isinstance(validation_data, list | tuple) or is_array(validation_data):
+            validation_data = self._check_validation(validation_data)
+        return super().fit(
+            x,
+            y,
+            *args,
+            sample_weight=sample_weight,
+            validation_data=validation_data,
+            **kwargs,
+        )
+
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        *args,
+        sample_weight=None,
+        return_dict=False,
+        **kwargs,
+    ):
+        """Mean negative log-likelihood of the rows in nats, without penalties.
+
+        Arguments are those of `fit`. With `return_dict=True`, the dict of `loss`,
+        `nll` and `bits_per_dim`.
+        """
+        if "_use_cached_eval_dataset" not in kwargs:
+            x, y = self._check_data(x, y, sample_weight)
+        logs = super().evaluate(
+            x, y, *args, sample_weight=sample_weight, return_dict=True, **kwargs
+        )
+        return logs if return_dict else logs["nll"]
+
+    def predict(self, x, *args, **kwargs):
+        """log p of each row in nats, `(n,)` NumPy; `x` as in `fit`."""
+        x, _ = self._check_data(x)
+        return super().predict(x, *args, **kwargs)
+
+    def log_prob(self, x, context=None, verbose="auto"):
+        """log p of each row in nats.
+
+        Args:
+            x: `(n, *event_shape)`. Arrays are checked and scored in chunks by a
+                compiled function; a tensor is taken as it is, with its gradient.
+            context: `(n, C)`, or `(C,)` for all rows.
+            verbose: 0, 1, or `"auto"` for a progress bar when there are many chunks.
+
+        Returns:
+            A tensor `(n,)`, float32 (float64 under a float64 policy).
+
+        Raises:
+            ValueError: for rows outside the support, or a wrong shape.
+        """
+        if not is_array(x):
+            return self(x if context is None else (x, context))
+        x, context = self.check_inputs(x, context)
+        return run_in_chunks(
+            self._function("log_prob", lambda *inputs: self.call(inputs)),
+            [x, context],
+            self.floats_per_row(),
+            verbose,
+        )
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """As `keras.Model.save`; a `.keras` file is replaced only by a whole one."""
+        path = str(filepath)
+        if not path.endswith(".keras") or "://" in path or not overwrite:
+            super().save(filepath, overwrite, zipped, **kwargs)
+            return
+        # In the same folder, and so on the same disk: there a move is atomic.
+        with tempfile.TemporaryDirectory(
+            prefix=".save-", dir=os.path.dirname(os.path.abspath(path))
+        ) as folder:
+            written = os.path.join(folder, os.path.basename(path))
+            super().save(written, overwrite, zipped, **kwargs)
+            os.replace(written, path)
+
+    # Keras does not save the state of dropout's seeds, without which a run that is
+    # taken up again would draw other units to drop.
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        for index, state in enumerate(self._seed_states()):
+            store[f"seed_{index}"] = ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        own = {name: store[name] for name in names}
+        for index, state in enumerate(self._seed_states()):
+            # Files of other versions of the package may have none.
+            if f"seed_{index}" in own:
+                state.assign(own.pop(f"seed_{index}")[()])
+        super().load_own_variables(own)
+
+    def _seed_states(self):
+        return [v for v in self.variables if v.name == "seed_generator_state"]
+
+    def floats_per_row(self) -> int:
+        """About how many floats are held to score or draw one row."""
+        return 16 * math.prod(self.event_shape)
+
+    def _function(self, name, function):
+        """The compiled form of `function`, made at first use and kept."""
+        if name not in self._functions:
+            self._functions[name] = compiled(self, function)
+        return self._functions[name]
+
+    # Checks ---------------------------------------------------------------------------
+
+    def _check_data(self, x, y=None, sample_weight=None):
+        if y is not None:
+            raise ValueError(
+                "A density has no target. Received: y. For a conditional density pass "
+                "one tuple, (x, context); a `tf.data` dataset yields ((x, context),)."
+            )
+        if not is_stream(x):
+            x, context = split_inputs(x)
+            x, context = self.check_inputs(x, context)
+            if sample_weight is not None:
+                # Keras drops the weights when there is no target.
+                y = np.zeros(len(x), "float32")
+            x = x if context is None else (x, context)
+        return x, y
+
+    def _check_validation(self, data):
+        if isinstance(data, list | tuple) and len(data) == 1:
+            data = data[0]
+        if isinstance(data, list | tuple) and len(data) == 3:
+            x, y, sample_weight = data
+        else:
+            x, y, sample_weight = data, None, None
+        x, y = self._check_data(x, y, sample_weight)
+        return (x,) if sample_weight is None else (x, y, sample_weight)
+
+    def check_inputs(self, x, context=None, missing=False):
+        """Rows and context as arrays of the right shape, or a ValueError.
+
+        Args:
+            x: array-like `(n, *event_shape)`.
+            context: array-like `(n, C)` or `(C,)`, or None.
+            missing: whether NaN is allowed in `x`; a typical value takes its place.
+
+        Returns:
+            `(x, context)`, NumPy; context `(n, C)` or None. Builds the model.
+        """
+        x = to_array("x", x)
+        self._check_shape(x)
+        _check_finite("x", x, missing)
+        if context is not None:
+            context = self.check_context(context, len(x))
+        if not self.built:
+            self.build(x.shape if context is None else (x.shape, context.shape))
+        if context is None and self.context_size:
+            raise ValueError(
+                f"The model has a context of size {self.context_size}. Pass it: "
+                "fit((x, context)), log_prob(x, context)."
+            )
+        if missing:
+            x = np.where(np.isnan(x), self.typical_event(), x)
+        _check_pieces(self.check_support, x)
+        return x, context
+
+    def _check_shape(self, x):
+        event_shape = self.event_shape
+        if event_shape is None and x.ndim == 2 and x.size:
+            return
+        if event_shape is None or x.ndim != 1 + len(event_shape) or not x.size:
+            expected = "D," if event_shape is None else str(event_shape)[1:-1]
+            raise ValueError(
+                f"`x` must have shape (n, {expected.rstrip(',')}), with n at least 1. "
+                f"Received: shape {x.shape}."
+            )
+        if x.shape[1:] != tuple(event_shape):
+            raise ValueError(
+                f"`x` must hold events of shape {tuple(event_shape)}, as the model was "
+                f"made for. Received: shape {x.shape}."
+            )
+
+    def check_context(self, context, num_rows):
+        """Context as an array `(num_rows, C)`, or a ValueError."""
+        context = to_array("context", context)
+        if context.ndim == 1:
+            context = np.tile(context, (num_rows, 1))
+        if self.built and context.shape[-1] != self.context_size:
+            declared = f"of size {self.context_size}" if self.context_size else "none"
+            raise ValueError(
+                f"The context that the model was built with is {declared}. Received: "
+                f"context of shape {context.shape}."
+            )
+        if context.ndim != 2 or len(context) != num_rows:
+            raise ValueError(
+                f"`context` must have shape ({num_rows}, C), one row for each row, or "
+                f"(C,). Received: shape {context.shape}."
+            )
+        _check_finite("context", context)
+        return context
+
+    def _require_built(self):
+        if self.event_shape is None:
+            raise ValueError(
+                f"{type(self).__name__} does not know its number of variables yet. "
+                "`fit` it, or call `build((None, D))`, first."
+            )
+        if not self.built:
+            self.build((None, *self.event_shape))
+
+
+def split_inputs(inputs):
+    """`(x, context)` of what a model was called with; context None when absent."""
+    if not isinstance(inputs, tuple):
+        return inputs, None
+    if len(inputs) == 1:
+        return inputs[0], None
+    if len(inputs) != 2:
+        raise ValueError(
+            "A model is called with rows `x` or with one tuple `(x, context)`. "
+            f"Received: a tuple of {len(inputs)}."
+        )
+    return inputs
+
+
+def split_shapes(input_shape):
+    """Likewise for the shapes that `build` receives."""
+    if input_shape and isinstance(input_shape[0], list | tuple):
+        x_shape, context_shape = input_shape
+        return tuple(x_shape), tuple(context_shape)
+    return tuple(input_shape), None
+
+
+def is_array(x) -> bool:
+    """Whether `x` is data in memory that can be looked at, and not a tensor."""
+    return not (ops.is_tensor(x) or isinstance(x, keras.KerasTensor)) and (
+        isinstance(x, list) or hasattr(x, "__array__")
+    )
+
+
+def is_stream(x) -> bool:
+    """Whether `x` yields batches (or is tensors), and is not checked value by value."""
+    return not is_array(x[0] if isinstance(x, tuple) and x else x)
+
+
+def to_array(name, x) -> np.ndarray:
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"`{name}` must be an array of numbers. {error}") from error
+    if x.dtype.kind not in "buif":
+        raise ValueError(
+            f"`{name}` must be an array of numbers. Received: dtype {x.dtype}."
+        )
+    return x
+
+
+def _check_finite(name, x, missing=False):
+    if x.dtype.kind != "f":
+        return
+    # In pieces: a file mapped into memory must not be held in it as a whole.
+    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
+        piece = x[start : start + ROWS_CHECKED_AT_ONCE]
+        wrong = np.isinf(piece) if missing else ~np.isfinite(piece)
+        if not np.any(wrong):
+            continue
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        index = (start + index[0], *index[1:])
+        raise ValueError(
+            f"`{name}` must be finite. Received: {x[index]} in row {index[0]}, at "
+            f"index {index}. Rows with missing values can be completed by `impute`."
+        )
+
+
+def _check_pieces(check, x):
+    """Check piece after piece; an error then speaks of the whole."""
+    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
+        try:
+            check(x[start : start + ROWS_CHECKED_AT_ONCE])
+        except ValueError:
+            # Once more up to this piece, so that the row has its number in `x`.
+            check(x[: start + ROWS_CHECKED_AT_ONCE])
+
+
+def seed_generator(seed):
+    if isinstance(seed, keras.random.SeedGenerator):
+        return seed
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ValueError(f"`seed` must be an int or None. Received: seed={seed!r}.")
+    return keras.random.SeedGenerator(seed)
