@@ -20,6 +20,10 @@ class ImageNetwork(Autoregressive):
     earlier channels; a subclass writes the part that hears other pixels, `hear`, with
     its layers in `build_body`, and `reach`, which says what they let through.
 
+    An image is generated row by row. `hear_above` keeps what a row hears of the rows
+    above it, once for the row; every step then computes that one row, by `hear_row`.
+    An image costs about height + width x channels passes, not one for every entry.
+
     Args:
         event_shape: `(height, width)`, or `(height, width, channels)`.
         units: number of maps, at least the number of channels.
@@ -100,16 +104,90 @@ class ImageNetwork(Autoregressive):
         """Which entries `hear` lets every entry hear: bools `[input, output]`."""
         raise NotImplementedError
 
+    def hear_above(self, x, context, r) -> dict:
+        """What row r hears of the rows above it: a dict of tensors for `hear_row`.
+
+        Args:
+            x: as for `hear`, with zeros in row r and below.
+            context: as for `hear`.
+            r: integer scalar, a number or a tensor.
+        """
+        raise NotImplementedError
+
+    def hear_row(self, x, context, above):
+        """`hear` for one row.
+
+        Args:
+            x: floats `(batch, 1, width, channels x num_features)`.
+            context: as for `hear`.
+            above: what `hear_above` returned.
+
+        Returns:
+            Floats `(batch, 1, width, units)`.
+        """
+        raise NotImplementedError
+
     def compute_params(self, features, context, row, training):
         batch = ops.shape(features)[: len(features.shape) - len(self.event_shape) - 1]
-        height, width = self.event_shape[:2]
-        x = ops.reshape(features, (-1, height, width, len(self.feature_degrees)))
+        x = self._as_maps(features, self.event_shape[0])
         if context is not None:
             context = ops.reshape(context, (-1, self.context_size))
-        maps = ops.relu(self.hear(x, context))
+        params = self._finish(self.hear(x, context))
+        return ops.reshape(params, (*batch, *self.event_shape, self.params_per_entry))
+
+    def _as_maps(self, features, height):
+        width = len(self.feature_degrees)
+        return ops.reshape(features, (-1, height, self.event_shape[1], width))
+
+    def _finish(self, maps):
+        maps = ops.relu(maps)
         for layer in self.head:
             maps = layer(maps)
-        return ops.reshape(maps, (*batch, *self.event_shape, self.params_per_entry))
+        return maps
+
+    # One step at a time: a row is a block -------------------------------------------
+
+    @property
+    def block_length(self) -> int:
+        """Number of entries of a row."""
+        return math.prod(self.event_shape[1:])
+
+    def start(self, batch, context=None, row=0, order=None):
+        """As `Autoregressive.start`; a step costs one row of the image."""
+        state = super().start(batch, context, row, order)
+        if context is not None:
+            state["context"] = ops.cast(context, self.compute_dtype)
+        return {**state, **self._above(state, 0)}
+
+    def open(self, state, x_last, t):
+        state = self._write(state, x_last, t)
+        return {**state, **self._above(state, t // self.block_length)}
+
+    def advance(self, state, x_last, t):
+        state, length = self._write(state, x_last, t), self.block_length
+        first = t // length * length
+        entries = first + ops.arange(length, dtype="int32")[None]
+        x = ops.slice(state["x"], (0, first), (ops.shape(x_last)[0], length))
+        features = ops.cast(self.encode_entries(x, entries), self.compute_dtype)
+        maps = self.hear_row(self._as_maps(features, 1), state.get("context"), state)
+        params = ops.reshape(self._finish(maps), (-1, length, self.params_per_entry))
+        return ops.take(params, ops.reshape(t - first, (1,)), axis=1), state
+
+    def step(self, state, x_last, t):
+        return self.advance(self.open(state, x_last, t), x_last, t)
+
+    def _write(self, state, x_last, t):
+        """The state once x_last is known; before the first step there is none."""
+        is_last = ops.equal(ops.arange(self.event_size), t - 1)
+        return {**state, "x": ops.where(is_last, x_last, state["x"])}
+
+    def _above(self, state, r):
+        x = ops.reshape(state["x"], (-1, *self.event_shape))
+        x = self._as_maps(self.encode(x), self.event_shape[0])
+        # A class that is not known yet is encoded too: as class 0, which is not zero.
+        is_known = ops.arange(self.event_shape[0]) < r
+        x = x * ops.cast(is_known, x.dtype)[:, None, None]
+        return self.hear_above(x, state.get("context"), r)
 
     def connectivity(self, row: int = 0) -> np.ndarray:
         """What the network lets through: bools (event_size, event_size).
@@ -131,3 +209,9 @@ class ImageNetwork(Autoregressive):
             "num_layers": self.num_layers,
             "kernel_size": self.kernel_size,
         }
+
+
+def take_row(maps, r):
+    """Row r of maps, as an image of one row: `(batch, 1, width, units)`."""
+    batch, _, width, units = ops.shape(maps)
+    return ops.slice(maps, (0, r, 0, 0), (batch, 1, width, units))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.images import ImageNetwork
+from keras_made.images import ImageNetwork, take_row
 from keras_made.layers import MaskedConv2D, MaskedDense
 from keras_made.masks import image_mask, image_reach
 
@@ -94,8 +94,24 @@ class PixelCNN(ImageNetwork):
     def hear(self, x, context):
         vertical = horizontal = x
         for layer in self.gated_layers:
-            vertical, horizontal = layer(vertical, horizontal, context)
+            rows = layer.look_up(vertical, context)
+            vertical, horizontal = (
+                gate(rows),
+                layer.look_left(horizontal, rows, context),
+            )
         return horizontal
+
+    def hear_above(self, x, context, r):
+        above, vertical = {}, x
+        for index, layer in enumerate(self.gated_layers):
+            rows = layer.look_up(vertical, context)
+            above[f"rows_{index}"], vertical = take_row(rows, r), gate(rows)
+        return above
+
+    def hear_row(self, x, context, above):
+        for index, layer in enumerate(self.gated_layers):
+            x = layer.look_left(x, above[f"rows_{index}"], context)
+        return x
 
     def reach(self):
         height, width = self.event_shape[:2]
@@ -144,13 +160,20 @@ class GatedLayer(keras.layers.Layer):
             self.context.build((None, context_size))
         self.built = True
 
-    def call(self, vertical, horizontal, context):
-        rows, row = self.rows(vertical), self.row(horizontal)
-        if context is not None:
-            heard = ops.split(self.context(context)[:, None, None, :], 2, axis=-1)
-            rows, row = rows + heard[0], row + heard[1]
+    def look_up(self, vertical, context):
+        """What the vertical stack hears, before the gate."""
+        return self._add_context(self.rows(vertical), context, 0)
+
+    def look_left(self, horizontal, rows, context):
+        """The horizontal stack, which hears `rows`, the vertical one, too."""
+        row = self._add_context(self.row(horizontal), context, 1)
         row = self.out(gate(row + self.down(rows)))
-        return gate(rows), row if self.strict else row + horizontal
+        return row if self.strict else row + horizontal
+
+    def _add_context(self, x, context, half):
+        if context is None:
+            return x
+        return x + ops.split(self.context(context)[:, None, None, :], 2, axis=-1)[half]
 
 
 def gate(x):

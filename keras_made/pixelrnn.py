@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import check_positive
-from keras_made.images import ImageNetwork
+from keras_made.images import ImageNetwork, take_row
 from keras_made.layers import MaskedConv2D, MaskedDense
 from keras_made.masks import image_mask, image_reach
 
@@ -105,7 +105,27 @@ class PixelRNN(ImageNetwork):
     def hear(self, x, context):
         x = self.first_layer(x)
         for layer in self.row_layers:
-            x = x + layer(x, context)
+            x = x + layer.out(layer.remember(x, context)[0])
+        return x
+
+    def hear_above(self, x, context, r):
+        x = self.first_layer(x)
+        above = {"first": take_row(x, r)}
+        for index, layer in enumerate(self.row_layers):
+            h, c = layer.remember(x, context)
+            above[f"h_{index}"] = take_row(row_before(h), r)
+            above[f"c_{index}"] = take_row(row_before(c), r)
+            x = x + layer.out(h)
+        return above
+
+    def hear_row(self, x, context, above):
+        # The convolution is linear: rows above and this one are heard apart, and the
+        # bias is in both.
+        bias = ops.cast(self.first_layer.bias, self.compute_dtype)
+        x = above["first"] + (self.first_layer(x) - bias)
+        for index, layer in enumerate(self.row_layers):
+            before = above[f"h_{index}"][:, 0], above[f"c_{index}"][:, 0]
+            x = x + layer.out(layer.remember(x, context, before)[0])
         return x
 
     def reach(self):
@@ -164,18 +184,22 @@ class RowLSTM(keras.layers.Layer):
             self.context.build((None, context_size))
         self.built = True
 
-    def call(self, x, context):
+    def remember(self, x, context, before=None):
+        """h and c of every row of x, given those of the row before it, or zeros."""
         gates = self.along(x)
         if context is not None:
             gates = gates + self.context(context)[:, None, None, :]
-        h = c = ops.zeros_like(x[:, 0])
+        h, c = before or (ops.zeros_like(x[:, 0]),) * 2
         rows = []
         for r in range(x.shape[1]):
             o, f, i, g = ops.split(gates[:, r] + self.down(h), 4, axis=-1)
             c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
             h = ops.sigmoid(o) * ops.tanh(c)
-            rows.append(h)
-        return self.out(ops.stack(rows, axis=1))
+            rows.append((h, c))
+        h, c = zip(*rows, strict=True)
+        return ops.stack(h, axis=1), ops.stack(c, axis=1)
 
-    def compute_output_shape(self, input_shape, context_shape=None):
-        return input_shape
+
+def row_before(maps):
+    """Each row of the maps one lower; zeros come first."""
+    return ops.pad(maps, [(0, 0), (1, 0), (0, 0), (0, 0)])[:, :-1]

@@ -219,7 +219,9 @@ def test_samples_have_the_probabilities_of_the_density(name):
     assert chi_square_p(counts, p / p.sum()) > 1e-3
 
 
-@pytest.mark.parametrize("name", ["nade", "lstm, end", "wavenet", "pixelcnn"])
+@pytest.mark.parametrize(
+    "name", ["nade", "lstm, end", "wavenet", "pixelcnn, channels", "pixelrnn"]
+)
 def test_fast_samples_are_slow_samples(name, monkeypatch):
     model, context = make_density(name)
     fast = to_numpy(model.sample(20, context, seed=3))
