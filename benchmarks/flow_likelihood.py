@@ -41,7 +41,7 @@ def ring(rng, size):
     angle = rng.uniform(0, 2 * np.pi, size)
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
-    log_radius = np.sum(weights * np.log(1 + 0.1 * nodes)) / weights.sum()
+    log_radius = np.sum(weights * np.log(np.abs(1 + 0.1 * nodes))) / weights.sum()
     entropy = NORMAL_ENTROPY + math.log(0.1) + log_radius + math.log(2 * math.pi)
     return x, entropy
 
