@@ -1,6 +1,10 @@
-"""PixelCNN and MADE on binarized MNIST, with one small budget.
+"""PixelCNN and MADE on binarized MNIST, with one small budget; the time of a sample.
 
     python benchmarks/pixelcnn.py [--data FOLDER] [--images 20000] [--json FILE]
+    python benchmarks/pixelcnn.py --samples
+
+The second command compares a step that computes one row, given what was kept of the
+rows above it, with the whole network at every step; both compiled, batch of 16.
 
 Each network is trained on the same number of images, drawn from the training set and
 passed once; a second MADE goes on for as long as the PixelCNN took, in processor time.
@@ -12,9 +16,10 @@ import time
 
 import keras
 import numpy as np
-from timing import load_data, print_table, save_json
+from timing import interleaved_medians, load_data, print_table, save_json
 
-from keras_made import MADE, AutoregressiveDensity, PixelCNN
+from keras_made import MADE, Autoregressive, AutoregressiveDensity, PixelCNN, PixelRNN
+from keras_made.compiling import compiled
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -49,13 +54,48 @@ def train(network, x, rate, passes=1, seconds=float("inf")):
     return model, seen, time.process_time() - start
 
 
+def time_of_samples(network, batch=16, repeats=5):
+    """Seconds to draw a batch: row by row, and recomputing all at every step."""
+    model = AutoregressiveDensity(network, "bernoulli")
+    model.build((None, *network.event_shape))
+    noise = np.random.RandomState(0).uniform(size=(batch, *model.noise_shape))
+    noise = noise.astype("float32")
+    draw = compiled(model, model.generate_rows)
+    state = Autoregressive.start(network, batch)
+    x_last = np.zeros((batch, 1), "float32")
+    step = compiled(model, lambda t: Autoregressive.step(network, state, x_last, t)[0])
+    middle = np.int32(network.event_size // 2)
+    times = interleaved_medians(
+        {"rows": lambda: draw(np.int32(0), noise), "all": lambda: step(middle)}, repeats
+    )
+    recomputed = times["all"] * network.event_size
+    return {
+        "network": type(network).__name__,
+        "event": str(network.event_shape),
+        "row by row s": times["rows"],
+        "recomputed s": recomputed,
+        "recomputed / row by row": recomputed / times["rows"],
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", action="store_true", help="time samples only")
     parser.add_argument("--data", help="folder of binarized_mnist.npz")
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--test", type=int, default=2000)
     options = parser.parse_args()
+    if options.samples:
+        networks = [
+            PixelCNN((28, 28), units=16, num_layers=5, kernel_size=5),
+            PixelCNN((28, 28), units=32, num_layers=8),
+            PixelRNN((28, 28), units=16),
+        ]
+        rows = [time_of_samples(network) for network in networks]
+        print_table("Samples of one batch", rows)
+        save_json(options.json, rows)
+        return
     data = load_data("binarized_mnist", options.data)
     x = data["train"][: options.images].astype("float32")
     # The rows of the test set are sorted by digit: take some of each.
