@@ -6,7 +6,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.masks import connect, image_mask
+from keras_made.masks import connect, count_connections, image_mask
+from keras_made.staircase import Staircase
+
+# From this size on, panels are faster than one masked kernel.
+STAIRCASE_WEIGHTS = 100_000
+# Far from the seeds of a network's other layers, which follow each other.
+COMPANION_SEED = 2**16
+# A penalty on a kernel is the sum of those on its panels only for these.
+ADDITIVE_REGULARIZERS = (
+    type(None),
+    keras.regularizers.L1,
+    keras.regularizers.L2,
+    keras.regularizers.L1L2,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -21,6 +34,9 @@ class MaskedDense(keras.layers.Layer):
     With `companion` weights U, a unit also hears which inputs are connected:
     `x (W * M) + 1 (U * M) + b`. With K structures, `row` picks one.
 
+    W starts with the spread that its initializer gives to what is really connected: a
+    fan-in counts the inputs that a unit hears, not all of them.
+
     Args:
         source_degrees: degrees of the inputs, `(K, inputs)` or `(inputs,)` ints.
         degrees: degrees of the units, `(K, units)` or `(units,)` ints.
@@ -30,6 +46,11 @@ class MaskedDense(keras.layers.Layer):
         companion: whether to add the paper's companion weights.
         kernel_initializer: initializer of W and U.
         kernel_regularizer: penalty on the connected weights of W and U.
+        kernel_form: how W is stored. `"masked"`: whole. `"staircase"`: what the mask
+            keeps, as a few panels (see `keras_made.staircase`); for one structure, no
+            companion, and a penalty that is L1 or L2 or both. `"auto"`: the staircase
+            where it can be had and the kernel is large enough to gain by it. The
+            results are the same up to rounding.
 
     Call arguments:
         x: floats `(..., inputs)`.
@@ -39,7 +60,8 @@ class MaskedDense(keras.layers.Layer):
         `(..., units)`.
 
     Raises:
-        ValueError: if the degrees are not integers, or the input has another width.
+        ValueError: if the degrees are not integers, the input has another width, or a
+            staircase is asked for where there is none.
 
     Example:
         >>> import numpy as np
@@ -62,6 +84,7 @@ class MaskedDense(keras.layers.Layer):
         companion: bool = False,
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
+        kernel_form: str = "auto",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -78,10 +101,33 @@ class MaskedDense(keras.layers.Layer):
         self.companion = companion
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_form = check_kernel_form(kernel_form)
+        self.staircase = self._choose_staircase()
 
     @property
     def units(self) -> int:
         return self.degrees.shape[1]
+
+    def _choose_staircase(self):
+        possible = (
+            len(self.degrees) == 1
+            and not self.companion
+            and type(self.kernel_regularizer) in ADDITIVE_REGULARIZERS
+        )
+        if self.kernel_form == "staircase" and not possible:
+            raise ValueError(
+                "kernel_form='staircase' needs one structure, no companion weights, "
+                "and no other penalty than L1 and L2, which can be summed over parts. "
+                f"Received: {len(self.degrees)} structures, "
+                f"companion={self.companion}, "
+                f"kernel_regularizer={self.kernel_regularizer}. Pass 'auto'."
+            )
+        large = self.source_degrees.size * self.degrees.size >= STAIRCASE_WEIGHTS
+        if self.kernel_form == "staircase" or (
+            self.kernel_form == "auto" and possible and large
+        ):
+            return Staircase(self.source_degrees[0], self.degrees[0], self.strict)
+        return None
 
     def build(self, input_shape):
         inputs = self.source_degrees.shape[1]
@@ -90,48 +136,140 @@ class MaskedDense(keras.layers.Layer):
                 f"The layer was made for inputs of width {inputs}, one per entry of "
                 f"`source_degrees`. Received: input of shape {tuple(input_shape)}."
             )
-        self.kernel = self._add_kernel("kernel")
+        if self.staircase is None:
+            self._kernel = self._add_kernel("kernel", self._initializer())
+        else:
+            self._panels = self._add_panels()
         if self.companion:
-            self.companion_kernel = self._add_kernel("companion_kernel")
+            self.companion_kernel = self._add_kernel(
+                "companion_kernel", self._initializer(COMPANION_SEED)
+            )
         if self.use_bias:
             self.bias = self.add_weight(
                 name="bias", shape=(self.units,), initializer="zeros"
             )
 
-    def _add_kernel(self, name):
-        regularizer = self.kernel_regularizer
+    def _add_kernel(self, name, initializer):
+        pairs = zip(self.source_degrees, self.degrees, strict=True)
         return self.add_weight(
             name=name,
             shape=(self.source_degrees.shape[1], self.units),
-            initializer=self.kernel_initializer,
-            regularizer=regularizer and _OnConnected(regularizer, self._ever_heard()),
+            initializer=initializer,
+            regularizer=self._penalty(
+                lambda: np.any([connect(s, t, self.strict) for s, t in pairs], axis=0)
+            ),
         )
 
-    def _ever_heard(self):
+    def _add_panels(self):
+        shape = (self.source_degrees.shape[1], self.units)
+        initializer = self._initializer()
+
+        def start(index):
+            # Both forms start alike: a panel is cut from what W would have been.
+            return lambda _, dtype=None: self.staircase.split(
+                initializer(shape, dtype=dtype)
+            )[index]
+
+        return [
+            self.add_weight(
+                name=f"kernel_panel_{index}",
+                shape=(panel.height, panel.stop - panel.start),
+                initializer=start(index),
+                regularizer=self._penalty(
+                    lambda index=index: connect(
+                        *self.staircase.panel_degrees(index), self.strict
+                    )
+                ),
+            )
+            for index, panel in enumerate(self.staircase.panels)
+        ]
+
+    def _penalty(self, make_mask):
+        if self.kernel_regularizer is None:
+            return None
+        return _OnConnected(self.kernel_regularizer, make_mask())
+
+    def _initializer(self, index=0):
         pairs = zip(self.source_degrees, self.degrees, strict=True)
-        return np.any([connect(s, t, self.strict) for s, t in pairs], axis=0)
+        fans = [count_connections(s, t, self.strict) for s, t in pairs]
+        fan_out, fan_in = (np.mean(fan, axis=0) for fan in zip(*fans, strict=True))
+        initializer = another_initializer(self.kernel_initializer, index)
+        return _OnHeard(initializer, fan_in, fan_out)
+
+    @property
+    def kernel(self):
+        """W, `(inputs, units)`, in whichever form it is stored."""
+        if self.staircase is None:
+            return self._kernel
+        return self.staircase.join([ops.convert_to_tensor(p) for p in self._panels])
 
     def mask(self, row=0):
         """Booleans `(inputs, units)`: what structure `row` lets each unit hear."""
-        if len(self.degrees) == 1:
-            return connect(self.source_degrees[0], self.degrees[0], self.strict)
         # A table indexed by a scalar would compile once per row; `take` does not.
-        sources = ops.take(self.source_degrees, row, axis=0)
-        targets = ops.take(self.degrees, row, axis=0)
+        return self._compare(
+            ops.take(self.source_degrees, row, axis=0),
+            ops.take(self.degrees, row, axis=0),
+        )
+
+    def _compare(self, sources, targets):
+        # Inside the compiled step: masks fuse with the product, and are never stored.
+        sources, targets = map(ops.convert_to_tensor, (sources, targets))
         compare = ops.greater if self.strict else ops.greater_equal
         return compare(targets[None, :], sources[:, None])
 
+    def _masked(self, kernel, mask):
+        return ops.multiply(kernel, ops.cast(mask, self.compute_dtype))
+
     def call(self, x, row=0):
-        mask = ops.cast(self.mask(row), self.compute_dtype)
-        y = ops.matmul(x, ops.multiply(self.kernel, mask))
+        if self.staircase is None:
+            y = ops.matmul(x, self._masked(self._kernel, self.mask(row)))
+        else:
+            panels = [
+                self._masked(panel, self._compare(*self.staircase.panel_degrees(index)))
+                for index, panel in enumerate(self._panels)
+            ]
+            y = self.staircase.matmul(x, panels)
         if self.use_bias:
             y = y + self.bias
         if self.companion:
-            y = y + ops.sum(ops.multiply(self.companion_kernel, mask), axis=0)
+            companion = self._masked(self.companion_kernel, self.mask(row))
+            y = y + ops.sum(companion, axis=0)
         return self.activation(y)
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
+
+    def save_own_variables(self, store):
+        # The names tell which form the file holds.
+        for variable in self.weights:
+            store[variable.name] = variable
+
+    def load_own_variables(self, store):
+        names = list(store.keys())  # A file is not a dict: it has no `in`.
+        values = {name: np.asarray(store[name]) for name in names}
+        if "kernel" in values and self.staircase is not None:
+            panels = self.staircase.split(values.pop("kernel"))
+            values |= {f"kernel_panel_{i}": panel for i, panel in enumerate(panels)}
+        elif "kernel_panel_0" in values and self.staircase is None:
+            names = sorted(
+                (name for name in values if name.startswith("kernel_panel_")),
+                key=lambda name: int(name.rsplit("_", 1)[1]),
+            )
+            panels = [values.pop(name) for name in names]
+            stairs = Staircase(
+                self.source_degrees[0], self.degrees[0], self.strict, len(panels)
+            )
+            values["kernel"] = ops.convert_to_numpy(stairs.join(panels))
+        own = {variable.name: variable for variable in self.weights}
+        shapes = {name: tuple(value.shape) for name, value in values.items()}
+        expected = {name: tuple(variable.shape) for name, variable in own.items()}
+        if shapes != expected:
+            raise ValueError(
+                f"Layer '{self.name}' expected the weights {expected}. The file holds "
+                f"{shapes}: it was saved by another architecture."
+            )
+        for name, variable in own.items():
+            variable.assign(values[name])
 
     def get_config(self):
         return {
@@ -144,6 +282,7 @@ class MaskedDense(keras.layers.Layer):
             "companion": self.companion,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_form": self.kernel_form,
         }
 
 
@@ -353,6 +492,51 @@ class _OnConnected(keras.regularizers.Regularizer):
     def __call__(self, kernel):
         connected = ops.cast(self.connected, kernel.dtype)
         return self.regularizer(ops.multiply(kernel, connected))
+
+
+class _OnHeard(keras.initializers.Initializer):
+    """An initializer of scaled variance, with fans that count only what is connected.
+
+    Args:
+        initializer: any; one whose scale does not follow from fans is left alone.
+        fan_in: number of inputs that each unit hears, `(units,)`.
+        fan_out: number of units that hear each input, `(inputs,)`.
+    """
+
+    def __init__(self, initializer, fan_in, fan_out):
+        self.initializer = initializer
+        self.fan_in = fan_in
+        self.fan_out = fan_out
+
+    def __call__(self, shape, dtype=None):
+        kernel = self.initializer(shape, dtype=dtype)
+        if not isinstance(self.initializer, keras.initializers.VarianceScaling):
+            return kernel
+        fan_in, fan_out = self.fan_in[None, :], self.fan_out[:, None]
+        full, heard = {
+            "fan_in": (shape[0], fan_in),
+            "fan_out": (shape[1], fan_out),
+            "fan_avg": (sum(shape), fan_in + fan_out),
+        }[self.initializer.mode]
+        scale = np.sqrt(full / np.maximum(heard, 1.0))
+        return kernel * ops.cast(scale, kernel.dtype)
+
+
+def another_initializer(initializer, index: int):
+    """One more of its kind: called again, a Keras initializer repeats itself."""
+    if not isinstance(getattr(initializer, "seed", None), int):
+        return initializer
+    config = {**initializer.get_config(), "seed": initializer.seed + index}
+    return type(initializer).from_config(config)
+
+
+def check_kernel_form(kernel_form):
+    if kernel_form not in ("auto", "masked", "staircase"):
+        raise ValueError(
+            "`kernel_form` must be 'auto', 'masked' or 'staircase'. Received: "
+            f"kernel_form={kernel_form!r}."
+        )
+    return kernel_form
 
 
 def _degree_rows(name, degrees):

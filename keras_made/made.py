@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive, check_positive
 from keras_made.incremental import Incremental, block_length
-from keras_made.layers import MaskedDense
+from keras_made.layers import MaskedDense, another_initializer, check_kernel_form
 from keras_made.masks import (
     CONTEXT_DEGREE,
     check_ordering,
@@ -55,6 +55,8 @@ class MADE(Autoregressive):
         dropout: rate, after each hidden layer.
         kernel_initializer: of all kernels but the direct one.
         kernel_regularizer: penalty on the connected weights of every kernel.
+        kernel_form: of `MaskedDense`: `"auto"`, `"masked"` or `"staircase"`, which
+            stores and multiplies only what the masks keep.
         seed: of random orderings and degrees, and of dropout.
         **layer_kwargs: `name`, `dtype`, `trainable` of any Keras layer, and `encoder`
             of `Autoregressive`.
@@ -100,6 +102,7 @@ class MADE(Autoregressive):
         dropout: float = 0.0,
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
+        kernel_form: str = "auto",
         seed: int = 0,
         **layer_kwargs,
     ):
@@ -129,6 +132,7 @@ class MADE(Autoregressive):
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.kernel_form = check_kernel_form(kernel_form)
         self.seed = check_seed(seed)
         self._check_structure()
 
@@ -158,8 +162,8 @@ class MADE(Autoregressive):
         inputs = np.concatenate([features, context], axis=1)
         outputs = np.repeat(self.rank_rows, self.params_per_entry, axis=1)
         shared = {
-            "kernel_initializer": self.kernel_initializer,
             "kernel_regularizer": self.kernel_regularizer,
+            "kernel_form": self.kernel_form,
             "dtype": self.dtype_policy,
         }
         self.hidden_layers, sources = [], inputs
@@ -169,6 +173,7 @@ class MADE(Autoregressive):
                 degrees,
                 activation=self.activation,
                 companion=self.companion,
+                kernel_initializer=self._initializer(index),
                 name=f"hidden_{index}",
                 **shared,
             )
@@ -177,7 +182,12 @@ class MADE(Autoregressive):
         self.output_layer = self.direct_layer = None
         if self.hidden_layers:
             self.output_layer = MaskedDense(
-                sources, outputs, strict=True, name="output", **shared
+                sources,
+                outputs,
+                strict=True,
+                kernel_initializer=self._initializer(len(self.hidden_layers)),
+                name="output",
+                **shared,
             )
         if self.direct:
             self.direct_layer = MaskedDense(
@@ -185,8 +195,9 @@ class MADE(Autoregressive):
                 outputs,
                 strict=True,
                 use_bias=not self.hidden_layers,
+                kernel_initializer="zeros",
                 name="direct",
-                **{**shared, "kernel_initializer": "zeros"},
+                **shared,
             )
         for layer in self.masked_layers:
             layer.build((None, layer.source_degrees.shape[1]))
@@ -194,6 +205,9 @@ class MADE(Autoregressive):
             keras.layers.Dropout(self.dropout, seed=self.seed + index)
             for index in range(len(self.hidden_layers) if self.dropout else 0)
         ]
+
+    def _initializer(self, index):
+        return another_initializer(self.kernel_initializer, index)
 
     def _make_structure(self):
         size, seed = self.event_size, self.seed
@@ -315,5 +329,6 @@ class MADE(Autoregressive):
             "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "kernel_form": self.kernel_form,
             "seed": self.seed,
         }

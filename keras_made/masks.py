@@ -49,6 +49,18 @@ def connect(sources: np.ndarray, targets: np.ndarray, strict: bool = False):
     return compare(targets[None, :], sources[:, None])
 
 
+def count_connections(sources: np.ndarray, targets: np.ndarray, strict: bool = False):
+    """How many connections `connect` leaves, without making the mask.
+
+    Returns:
+        Two arrays of ints: for each input how many units hear it, `(inputs,)`, and for
+        each unit how many inputs it hears, `(units,)`.
+    """
+    left, right = ("right", "left") if strict else ("left", "right")
+    heard_by = len(targets) - np.searchsorted(np.sort(targets), sources, left)
+    return heard_by, np.searchsorted(np.sort(sources), targets, right)
+
+
 def make_orderings(
     ordering: str | Sequence[int], size: int, num_masks: int = 1, seed: int = 0
 ) -> np.ndarray:
