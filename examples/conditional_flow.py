@@ -64,7 +64,7 @@ PROBLEMS = {
 
 def train(name, quick):
     z, context = PROBLEMS[name][0](20_000, seed=0)
-    flow = flows.MAF(2, 5, (48, 48), context_size=context.shape[1])
+    flow = flows.SplineMAF(2, 3, (48, 48), context_size=context.shape[1])
     epochs = 4 if quick else 20
     schedule = keras.optimizers.schedules.CosineDecay(3e-3, epochs * 80)
     flow.compile(keras.optimizers.Adam(schedule))

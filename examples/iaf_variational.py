@@ -1,7 +1,8 @@
 """Inverse autoregressive flows for variational inference.
 
 1. Reverse KL: an IAF learns a target from its unnormalised log-density alone. The
-   normalising constant is known, so the bound that is left can be read off.
+   normalising constant is known, so the bound that is left can be read off. The seam in
+   the ring has to be: no continuous map of the plane closes a disc to a ring.
 2. A small variational autoencoder on 8x8 digits, its posterior q(z | x) a Gaussian, and
    the same Gaussian carried on by an IAF that hears x.
 """
@@ -135,7 +136,8 @@ def draw(flow, edges, exact, decoder, prior, out):
         axis.pcolormesh(edges, edges, values, cmap="magma")
         axis.set(title=title, xticks=[], yticks=[], aspect="equal")
     means = tf.sigmoid(decoder(prior.sample(64, seed=[0, 7]))).numpy()
-    tiles = means.reshape(8, 8, 8, 8).transpose(0, 2, 1, 3).reshape(64, 64)
+    tiles = np.pad(means.reshape(8, 8, 8, 8), [(0, 0), (0, 0), (1, 1), (1, 1)])
+    tiles = tiles.transpose(0, 2, 1, 3).reshape(80, 80)
     axes[2].imshow(tiles, cmap="gray", vmin=0, vmax=1)
     axes[2].set(title="digits drawn from the VAE with IAF", xticks=[], yticks=[])
     Path(out).parent.mkdir(parents=True, exist_ok=True)
