@@ -1,6 +1,6 @@
 """Time to draw samples, in forward passes of the same batch.
 
-    python benchmarks/sampling.py [--backend jax] [--json FILE]
+    python benchmarks/sampling.py [--backend jax] [--device gpu] [--json FILE]
 
 Every row is one network: `forward` is one compiled pass over a batch of 100, `sample`
 draws 100 events step by step, `D passes` recomputes the network for every variable.
@@ -8,12 +8,12 @@ All three are compiled, and timed in turn in one process.
 """
 
 import argparse
-import os
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default="tensorflow")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--json", help="write the rows to this file")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--quick", action="store_true", help="small sizes only")
@@ -74,9 +74,9 @@ def measure(size, hidden, naive, repeats, batch=100):
 
 def main():
     arguments = parse()
-    os.environ["KERAS_BACKEND"] = arguments.backend
-    from timing import print_table, save_json
+    from timing import choose_backend, print_table, save_json
 
+    choose_backend(arguments.backend, arguments.device)
     jobs = [(64, (500, 500), True), (784, (500, 500), True)]
     if not arguments.quick:
         jobs += [

@@ -29,6 +29,27 @@ def interleaved_medians(functions, repeats=9):
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
+def choose_backend(backend, device="cpu"):
+    """Before Keras is imported: which back end runs, and where."""
+    os.environ["KERAS_BACKEND"] = backend
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def dense(size, hidden, direct=False):
+    """The net without masks, what anybody would write: the peer of MADE."""
+    import keras
+
+    inputs = h = keras.Input((size,))
+    for units in hidden:
+        h = keras.layers.Dense(units, "relu")(h)
+    outputs = keras.layers.Dense(size)(h)
+    if direct:
+        outputs = keras.layers.Add()([outputs, keras.layers.Dense(size)(inputs)])
+    return keras.Model(inputs, outputs)
+
+
 def print_table(title, rows):
     """Rows are dicts with the same keys; numbers are printed with four digits."""
     print(f"\n{title}\n")

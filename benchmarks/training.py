@@ -11,7 +11,6 @@ last column has direct connections; there, `dense` has them too.
 """
 
 import argparse
-import os
 
 
 def parse():
@@ -29,19 +28,6 @@ def parse():
 DEFAULT_SHAPES = ["784:500,500", "784:2000,2000", "784:8000", "784:8000,8000"]
 SHAPES_HELP = "D:units,units... for each row"
 BATCH = 100
-
-
-def dense(size, hidden, direct=False):
-    """The net without masks: what anybody would write."""
-    import keras
-
-    inputs = h = keras.Input((size,))
-    for units in hidden:
-        h = keras.layers.Dense(units, "relu")(h)
-    outputs = keras.layers.Dense(size)(h)
-    if direct:
-        outputs = keras.layers.Add()([outputs, keras.layers.Dense(size)(inputs)])
-    return keras.Model(inputs, outputs)
 
 
 def made(size, hidden, direct=False, **options):
@@ -85,7 +71,7 @@ def epoch(model, x):
 def measure(size, hidden, arguments):
     import keras
     import numpy as np
-    from timing import interleaved_medians
+    from timing import dense, interleaved_medians
 
     rng = np.random.RandomState(0)
     x = (rng.uniform(size=(BATCH * arguments.steps, size)) < 0.5).astype("float32")
@@ -120,12 +106,10 @@ def measure(size, hidden, arguments):
 
 def main():
     arguments = parse()
-    os.environ["KERAS_BACKEND"] = arguments.backend
-    if arguments.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from timing import choose_backend, print_table, save_json
+
+    choose_backend(arguments.backend, arguments.device)
     import keras
-    from timing import print_table, save_json
 
     keras.config.set_dtype_policy(arguments.dtype)
     rows = []
