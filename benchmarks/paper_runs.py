@@ -18,9 +18,10 @@ from pathlib import Path
 import keras
 import numpy as np
 from paper_recipes import Recipe
+from timing import load_data
 
 import keras_made
-from keras_made import MADE, AutoregressiveDensity, Categorical
+from keras_made import MADE, AutoregressiveDensity, Categorical, PixelCNN
 
 # Multiply-adds that two cores finish in a second, all told; measured, and rounded.
 PRODUCTS_PER_SECOND = 2.5e10
@@ -40,23 +41,9 @@ OF_MADE = [
 
 def load(dataset: str, folder: str | None) -> dict[str, np.ndarray]:
     """The parts `train`, `valid` and `test` of a data set, float32 `(n, D)`."""
-    folder = folder or os.environ.get("KERAS_MADE_DATA")
-    if not folder:
-        raise ValueError(
-            "The folder of the data is not known. Pass --data FOLDER or set "
-            f"KERAS_MADE_DATA; it must hold {dataset}.npz with the arrays train, "
-            "valid and test."
-        )
-    path = Path(folder) / f"{dataset}.npz"
-    if not path.exists():
-        raise ValueError(
-            f"There is no {path}. It must hold the arrays train, valid and test, "
-            "0/1, one row per example."
-        )
-    with np.load(path) as arrays:
-        return {
-            part: arrays[part].astype("float32") for part in ("train", "valid", "test")
-        }
+    with load_data(dataset, folder) as arrays:
+        parts = ("train", "valid", "test")
+        return {part: arrays[part].astype("float32") for part in parts}
 
 
 def passes_per_round(recipe: Recipe, num_rows: int) -> int:
@@ -81,25 +68,44 @@ def members(recipe: Recipe, wanted: int) -> range:
     return range(min(recipe.num_masks, wanted))
 
 
-def make_model(recipe: Recipe, data: dict, seed: int) -> AutoregressiveDensity:
+def make_model(recipe: Recipe, train: np.ndarray, seed: int) -> AutoregressiveDensity:
     """A compiled density for the data; it is scored with few members while it trains.
 
-    The biases of the outputs start at the logits of the training set's means.
+    The biases of MADE's outputs start at the logits of the training set's means.
     """
     keras.utils.set_random_seed(seed)
-    encoder = Categorical(2) if recipe.one_hot else None
+    rows = members(recipe, recipe.valid_members)
+    network = make_network(recipe, train.shape[1:], seed)
+    model = AutoregressiveDensity(network, "bernoulli", rows=rows)
+    model.build(train.shape)
+    if recipe.pixelcnn is None:
+        network.output_layer.bias.assign(_logits_of_means(train))
+    # XLA's convolutions are slow on CPUs; JAX has no other.
+    jit_compile = recipe.pixelcnn is None or keras.backend.backend() == "jax"
+    model.compile(make_optimizer(recipe, len(train)), jit_compile=jit_compile)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def make_network(recipe: Recipe, event_shape: tuple, seed: int):
+    if recipe.pixelcnn is not None:
+        units, num_layers, kernel_size = recipe.pixelcnn
+        return PixelCNN(
+            event_shape, units, num_layers=num_layers, kernel_size=kernel_size
+        )
     settings = {name: getattr(recipe, name) for name in OF_MADE}
     if recipe.ordering == "both ways":
         settings["ordering"] = ("natural", "reversed")[seed % 2]
-    network = MADE(**settings, encoder=encoder, seed=seed)
-    rows = members(recipe, recipe.valid_members)
-    model = AutoregressiveDensity(network, "bernoulli", rows=rows)
-    train = data["train"]
-    model.build(train.shape)
-    network.output_layer.bias.assign(_logits_of_means(train))
-    model.compile(make_optimizer(recipe, len(train)), jit_compile=True)
-    model.optimizer.build(model.trainable_variables)
-    return model
+    encoder = Categorical(2) if recipe.one_hot else None
+    return MADE(**settings, encoder=encoder, seed=seed)
+
+
+def as_events(recipe: Recipe, rows: np.ndarray) -> np.ndarray:
+    """Rows as the recipe's network takes them: vectors, or square images."""
+    if recipe.pixelcnn is None:
+        return rows
+    side = math.isqrt(rows.shape[1])
+    return rows.reshape(-1, side, side)
 
 
 def _logits_of_means(train):
@@ -110,6 +116,8 @@ def _logits_of_means(train):
 def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
     if recipe.optimizer == "adadelta":
         return keras.optimizers.Adadelta(recipe.learning_rate, rho=0.95, epsilon=1e-5)
+    if recipe.optimizer == "adagrad":
+        return keras.optimizers.Adagrad(recipe.learning_rate)
     steps = max_rounds(recipe, num_rows) * steps_per_round(recipe, num_rows)
     schedule = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, steps)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
@@ -120,15 +128,25 @@ def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
 def expected_seconds(recipe: Recipe, data: dict) -> float:
     """About how long a run takes on two cores, when it uses all its steps."""
     num_rows, size = data["train"].shape
-    widths = [size, *recipe.hidden_units, size]
-    weights = sum(a * b for a, b in itertools.pairwise(widths))
-    weights += recipe.direct * size**2 + recipe.one_hot * size * widths[1]
+    products = products_of_a_pass(recipe, size)
     scored = len(data["valid"]) * len(members(recipe, recipe.valid_members))
     rows = 3 * max_steps(recipe, num_rows) * recipe.batch_size
     rows += max_rounds(recipe, num_rows) * scored
     last = len(members(recipe, recipe.test_members))
     rows += last * (len(data["valid"]) + len(data["test"]))
-    return recipe.networks * rows * weights / PRODUCTS_PER_SECOND
+    return recipe.networks * rows * products / PRODUCTS_PER_SECOND
+
+
+def products_of_a_pass(recipe: Recipe, size: int) -> int:
+    """Multiply-adds for one row."""
+    if recipe.pixelcnn is not None:
+        units, layers, kernel_size = recipe.pixelcnn
+        half = kernel_size // 2 + 1
+        convolved = 2 * units**2 * kernel_size * (half + 1)
+        return size * layers * (convolved + 5 * units**2)
+    widths = [size, *recipe.hidden_units, size]
+    weights = sum(a * b for a, b in itertools.pairwise(widths))
+    return weights + recipe.direct * size**2 + recipe.one_hot * size * widths[1]
 
 
 class Training:
@@ -151,7 +169,7 @@ class Training:
         Args:
             report: called with one line per round.
         """
-        self.model = make_model(self.recipe, self.data, self.seed)
+        self.model = make_model(self.recipe, self._events("train"), self.seed)
         self.log = {
             "seed": self.seed,
             "settings": settings_of(self.recipe),
@@ -189,11 +207,14 @@ class Training:
     def log_prob(self, part: str, rows) -> np.ndarray:
         """log p of each row of a part under the mixture of some structures."""
         mixture = AutoregressiveDensity(self.model.network, "bernoulli", rows=rows)
-        return scores(mixture, self.data[part])
+        return scores(mixture, self._events(part))
+
+    def _events(self, part):
+        return as_events(self.recipe, self.data[part])
 
     def _round(self):
         clock, cpu = time.perf_counter(), time.process_time()
-        train, history = self.data["train"], self.log["history"]
+        train, history = self._events("train"), self.log["history"]
         rng = np.random.default_rng([self.seed, self.rounds])
         passes = passes_per_round(self.recipe, len(train))
         rows = np.concatenate([rng.permutation(len(train)) for _ in range(passes)])
@@ -202,7 +223,7 @@ class Training:
             train[rows], batch_size=batch_size, shuffle=False, verbose=0
         )
         steps = steps_per_round(self.recipe, len(train))
-        valid_nll = -float(np.mean(scores(self.model, self.data["valid"])))
+        valid_nll = -float(np.mean(scores(self.model, self._events("valid"))))
         history["step"].append((self.rounds + 1) * steps)
         history["train_nll"].append(float(fitted.history["nll"][-1]))
         history["valid_nll"].append(valid_nll)
