@@ -138,6 +138,12 @@ REVERSED = NATURAL.but(
     dropout=0.5,
     networks=4,
 )
+OWN_ORDERS = REVERSED.but(
+    "ours: eight networks, each in a random order of its own",
+    tuned="as reversed; the orders against it, on adult",
+    ordering="random",
+    networks=8,
+)
 ORDERINGS = Recipe(
     about="ours: a mixture over 128 random orderings",
     tuned="on dna: dropout of 0.2, 0.5, weight decay of 0.01, 0.03, 0.1, 1, companion "
@@ -147,7 +153,12 @@ ORDERINGS = Recipe(
     weight_decay=0.03,
     **ORDERS,
 )
-TWO = ORDERINGS.but("ours: as orderings, two networks", networks=2)
+FOUR = ORDERINGS.but(
+    "ours: as orderings, four networks and mixtures of 512",
+    tuned="as orderings",
+    networks=4,
+    test_members=512,
+)
 INDIRECT = ORDERINGS.but(
     "ours: as orderings, without direct connections",
     tuned="on nips: dropout of 0.2, 0.5, 0.7, 0.8, weight decay of 0.03, 0.1, 1, 3, "
@@ -178,9 +189,10 @@ RECIPES = {
     ),
     "natural": NATURAL,
     "reversed": REVERSED,
+    "own_orders": OWN_ORDERS,
     "wide": WIDE,
     "orderings": ORDERINGS,
-    "orderings_two": TWO,
+    "orderings_four": FOUR,
     "orderings_indirect": INDIRECT,
     "orderings_indirect_four": INDIRECT_FOUR,
     "pixelcnn": PIXELCNN,
