@@ -79,8 +79,8 @@ def test_forward_undoes_inverse(name, sizes):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_five_steps_in_float32_invert_to_four_digits(name):
-    # As initialised: random weights of any size can be as badly conditioned as wanted.
-    flow = FLOWS[name](64, 5, (64, 64))
+    # Larger random weights can be as badly conditioned as wanted.
+    flow = make(name, 64, 0, "float32", 0.05, num_steps=5, hidden_units=(64, 64))
     x = normal(16, 64, dtype="float32")
     back, _ = both_ways(flow, x)
     assert np.abs(to_numpy(back) - x).max() < 1e-4
@@ -388,7 +388,9 @@ def test_a_flow_is_a_piece_of_a_functional_model():
 # The direction of an IAF that is bounded far out is the draw.
 @pytest.mark.parametrize("name", [name for name in FLOWS if name != "iaf"])
 def test_far_outliers_have_finite_scores_and_gradients(name, dtype):
-    flow = make(name, 3, dtype=dtype, num_steps=10, scale=0.5)
+    # Splines take long to compile.
+    num_steps = 3 if name == "spline" else 10
+    flow = make(name, 3, dtype=dtype, num_steps=num_steps, scale=0.5)
     x = tf.constant([[1e12, -1e12, 1.0], [0.0, 1e10, 0.0]])
 
     @tf.function(jit_compile=True)
