@@ -309,6 +309,11 @@ class Run:
         self.result_path.write_text(json.dumps(result, indent=1) + "\n")
         return result
 
+    def sample(self, num_samples: int) -> np.ndarray:
+        """Draws of the first network."""
+        model = self.trainings[0].model
+        return keras.ops.convert_to_numpy(model.sample(num_samples, seed=self.seed))
+
     def _score(self, part):
         rows = members(self.recipe, self.recipe.test_members)
         log_probs = np.stack([t.log_prob(part, rows) for t in self.trainings])

@@ -3,6 +3,7 @@
     python benchmarks/paper_tables.py dna --recipe paper --data FOLDER
     python benchmarks/paper_tables.py --table
     python benchmarks/paper_tables.py --curves curves.png
+    python benchmarks/paper_tables.py binarized_mnist --recipe pixelcnn --samples x.png
 
 A run trains on `train`, chooses the round on `valid`, scores `test` once and writes one
 JSON file into `benchmarks/results/`. It says beforehand about how long it takes; when
@@ -15,6 +16,7 @@ KERAS_BACKEND=jax trains about twice as fast as TensorFlow on two CPU cores.
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -121,7 +123,8 @@ def draw_curves(results: list[dict], path: Path) -> None:
         rows, columns, figsize=(3.6 * columns, 2.8 * rows), squeeze=False
     )
     recipes = [name for name in RECIPES if any(r["recipe"] == name for r in results)]
-    colors = {name: f"C{index % 10}" for index, name in enumerate(recipes)}
+    palette = plt.get_cmap("tab20").colors
+    colors = dict(zip(recipes, itertools.cycle(palette), strict=False))
     for axis, dataset in zip(axes.flat, names, strict=False):
         runs = [result for result in results if result["dataset"] == dataset]
         for run in runs:
@@ -140,13 +143,22 @@ def draw_curves(results: list[dict], path: Path) -> None:
     for axis in list(axes.flat)[len(names) :]:
         axis.set_axis_off()
     handles = [plt.Line2D([], [], color=colors[name], label=name) for name in recipes]
-    figure.legend(handles=handles, loc="lower center", ncols=5, frameon=False)
+    figure.legend(handles=handles, loc="lower center", ncols=6, frameon=False)
     figure.supxlabel("updates", fontsize=9, y=0.09)
     figure.supylabel("validation NLL (nats)", fontsize=9)
     figure.tight_layout(rect=(0.01, 0.08, 1, 1))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def draw_samples(samples, path: Path) -> None:
+    """A square of images."""
+    from keras_made.plots import plot_samples
+
+    side = round(samples[0].size ** 0.5)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    plot_samples(samples.reshape(-1, side, side)).savefig(path, dpi=80)
 
 
 def train(args) -> None:
@@ -173,6 +185,8 @@ def train(args) -> None:
                 "networks x structures"
             )
     print(f"written to {run.result_path}")
+    if args.samples:
+        draw_samples(run.sample(64), args.samples)
 
 
 def main() -> None:
@@ -189,6 +203,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table")
     parser.add_argument("--attempts", action="store_true", help="print every run")
     parser.add_argument("--curves", type=Path, metavar="PNG", help="draw the histories")
+    parser.add_argument("--samples", type=Path, metavar="PNG", help="of an image set")
     args = parser.parse_args()
     if args.table:
         print(table(read_results(args.results)))

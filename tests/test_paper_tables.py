@@ -145,6 +145,9 @@ def test_a_pixelcnn_takes_the_rows_as_square_images(tmp_path):
     result = run.finish()
     assert result["test"]["rows"] == len(rows["test"])
     assert result["parameters"] < 200
+    picture = tmp_path / "made" / "samples.png"
+    paper_tables.draw_samples(run.sample(4), picture)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_more_work_is_expected_to_take_longer():
