@@ -94,7 +94,7 @@ def main():
         ]
         rows = [time_of_samples(network) for network in networks]
         print_table("Samples of one batch", rows)
-        save_json(options.json, rows)
+        save_json(options.json, {"samples": rows})
         return
     data = load_data("binarized_mnist", options.data)
     x = data["train"][: options.images].astype("float32")
@@ -123,7 +123,7 @@ def main():
     longer = train(MADE([500, 500]), everything, 2e-3, 1000, seconds)
     report("MADE, same time, all images", longer, test)
     print_table(f"Binarized MNIST, {options.images} images to the PixelCNN", rows)
-    save_json(options.json, rows)
+    save_json(options.json, {"likelihood": rows})
 
 
 if __name__ == "__main__":
