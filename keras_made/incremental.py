@@ -7,49 +7,73 @@ layer brings in everything that earlier blocks decided; within the block, a step
 touches the block's own units and entries, the diagonal blocks of the kernels. Together
 that is every connected weight about once, and D small steps.
 
-Hidden units are addressed by *slots*: the units of block 0, then those of block 1, and
-so on, padded to equal length with units whose weights are zero. No mask is needed
-between blocks, where every unit may hear all that came before; inside the diagonal
-blocks degrees are compared as everywhere else.
+Hidden units are kept in order of degree, so what becomes final in a block, or at a
+step, is a window of neighbours. All windows of a layer are as wide as the widest, and
+reach over what else lies there: a unit computed too early is computed again in its own
+time, and until then no mask lets it be heard.
 
-The order of the variables is `(1, D)`, one for the batch, or `(batch, D)`, each
-example's own: the same code serves both by broadcasting.
+The order of the variables is `(1, D)`, shared by the batch, or `(batch, D)`, each
+example's own. A shared one sorts the kernels once, and all that a block needs lies
+together; else each example gathers its own entries.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 
 def block_length(size: int) -> int:
-    """Number of ranks to a block."""
-    return max(1, min(size, round(math.sqrt(size))))
+    """Number of ranks to a block: about sqrt(size), a divisor of it if one is near."""
+    root = math.sqrt(size)
+    divisors = [n for n in range(1, size + 1) if size % n == 0]
+    nearest = min(divisors, key=lambda n: abs(n - root))
+    return nearest if abs(nearest - root) <= 0.25 * root else round(root)
 
 
-def make_slots(degrees: np.ndarray, size: int) -> np.ndarray:
-    """Which hidden unit sits in which slot.
+class Windows(NamedTuple):
+    """Which of a layer's units become final where, in K structures.
+
+    `order` `(K, units)` sorts the units by degree; of the sorted ones, block b begins
+    at `starts[:, b]` and holds at most `width`; step t begins at `offsets[:, t]` within
+    its block, and computes `step_width`.
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    width: int
+    offsets: np.ndarray
+    step_width: int
+
+
+def make_windows(degrees: np.ndarray, size: int) -> Windows:
+    """The windows of one hidden layer.
 
     Args:
-        degrees: degrees of one hidden layer in K structures, ints `(K, units)`.
+        degrees: ints `(K, units)`.
         size: number of variables D.
-
-    Returns:
-        Ints `(K, blocks, slots per block)`; `units`, one too many, marks padding.
-        Block b holds the units that become final during its steps.
     """
-    length = block_length(size)
-    num_blocks = -(-size // length)
-    # A unit of degree d is heard from step d + 1 on.
-    blocks = (degrees + 1) // length
-    rows, units = degrees.shape
-    counts = np.stack([np.bincount(row, minlength=num_blocks) for row in blocks])
-    slots = np.full((rows, num_blocks, max(1, counts.max())), units, dtype="int32")
-    for row in range(rows):
-        for block in range(num_blocks):
-            members = np.flatnonzero(blocks[row] == block)
-            slots[row, block, : len(members)] = members
-    return slots
+    length, units = block_length(size), degrees.shape[1]
+    order = np.argsort(degrees, axis=1, kind="stable")
+    # A unit of degree d is final at step d + 1.
+    final = np.take_along_axis(degrees, order, axis=1) + 1
+    steps = np.arange(size)
+    first_steps = steps[::length]
+    starts = _count_below(final, first_steps)
+    ends = np.append(starts[:, 1:], np.full((len(final), 1), units), axis=1)
+    width = max(1, (ends - starts).max())
+    starts = np.minimum(starts, units - width)
+    firsts = _count_below(final, steps)
+    step_width = max(1, (_count_below(final, steps + 1) - firsts).max())
+    offsets = np.clip(firsts - starts[:, steps // length], 0, width - step_width)
+    tables = (table.astype("int32") for table in (order, starts, offsets))
+    order, starts, offsets = tables
+    return Windows(order, starts, int(width), offsets, int(step_width))
+
+
+def _count_below(rows, values):
+    return np.stack([np.searchsorted(row, values) for row in rows])
 
 
 class Incremental:
@@ -65,60 +89,90 @@ class Incremental:
         self.features = made.num_features
         self.params = made.params_per_entry
         self.length = block_length(self.size)
-        self.slots = [make_slots(d, self.size) for d in made.hidden_degree_rows]
+        self.windows = [make_windows(d, self.size) for d in made.hidden_degree_rows]
 
     def start(self, batch, context, row, order):
-        made = self.made
+        made, padding = self.made, -self.size % self.length
+        # The natural order needs no sorting.
+        natural = np.all(made.rank_rows == np.arange(self.size))
+        self.in_place = order is None and natural and not padding
         if order is None:
             order = ops.take(made.orders(), row, axis=0)[None]
-        padding = -self.size % self.length
         # Padded steps never run; whichever entry they name stays zero.
-        order = ops.pad(ops.cast(order, "int32"), ((0, 0), (0, padding)))
-        state = {"order": order, "x": self._zeros(batch, self.size * self.features)}
+        state = {"order": ops.pad(ops.cast(order, "int32"), ((0, 0), (0, padding)))}
+        state["x"] = self._zeros(batch, (self.size + padding) * self.features)
         state["x_block"] = self._zeros(batch, self.length * self.features)
-        slots, width = None, self.size * self.features
         for i, layer in enumerate(made.hidden_layers):
-            sources = None if i == 0 else slots
-            slots = ops.reshape(ops.take(self.slots[i], row, axis=0), (-1,))
-            kernel = ops.convert_to_tensor(layer.kernel)
-            bias = ops.convert_to_tensor(layer.bias)[None]
-            if layer.companion:
-                mask = ops.cast(layer.mask(row), kernel.dtype)
-                companion = ops.multiply(layer.companion_kernel, mask)
-                bias = bias + ops.sum(companion, axis=0)
-            if i == 0 and context is not None:
-                bias = bias + ops.matmul(
-                    ops.cast(context, kernel.dtype), kernel[width:]
-                )
-            kernel = kernel[:width] if i == 0 else _take_padded(kernel, sources, 0)
-            degrees = ops.take(made.hidden_degree_rows[i], row, axis=0)
-            state[f"kernel_{i}"] = _take_padded(kernel, slots, 1)
-            state[f"bias_{i}"] = _take_padded(bias, slots, 1)
-            state[f"degrees_{i}"] = _take_padded(degrees, slots, 0)
-            state[f"h_{i}"] = self._zeros(batch, self.slots[i][0].size)
-            state[f"h_block_{i}"] = self._zeros(batch, self.slots[i].shape[2])
-        state |= self._start_outputs(context, slots)
+            state |= self._start_layer(i, layer, batch, context, row, state["order"])
+        state |= self._start_outputs(context, row, state["order"])
         return state | self._open_block(state, ops.convert_to_tensor(0, "int32"))
 
-    def _start_outputs(self, context, slots):
-        made, shape = self.made, (-1, self.size, self.params)
-        outputs, state = 0.0, {}
+    def _start_layer(self, i, layer, batch, context, row, order):
+        windows, width = self.windows[i], self.size * self.features
+        kernel = ops.convert_to_tensor(layer.kernel)
+        bias = ops.convert_to_tensor(layer.bias)[None]
+        if layer.companion:
+            mask = ops.cast(layer.mask(row), kernel.dtype)
+            companion = ops.multiply(layer.companion_kernel, mask)
+            bias = bias + ops.sum(companion, axis=0)
+        if i == 0 and context is not None:
+            bias = bias + ops.matmul(ops.cast(context, kernel.dtype), kernel[width:])
+        if i == 0:
+            kernel = self._entries_by_rank(kernel[:width], self.features, 0, order)
+        else:
+            kernel = self._units_by_degree(kernel, i - 1, row, 0)
+        degrees = ops.take(self.made.hidden_degree_rows[i], row, axis=0)
+        return {
+            f"kernel_{i}": self._units_by_degree(kernel, i, row, 1),
+            f"bias_{i}": self._units_by_degree(bias, i, row, 1),
+            f"degrees_{i}": self._units_by_degree(degrees, i, row, 0),
+            f"starts_{i}": ops.take(windows.starts, row, axis=0),
+            f"offsets_{i}": ops.take(windows.offsets, row, axis=0),
+            f"h_{i}": self._zeros(batch, layer.units),
+            f"h_block_{i}": self._zeros(batch, windows.width),
+        }
+
+    def _start_outputs(self, context, row, order):
+        made, width = self.made, self.size * self.features
+        bias, state = 0.0, {}
         if made.output_layer is not None:
-            kernel = _take_padded(made.output_layer.kernel, slots, 0)
-            state["kernel_out"] = ops.transpose(ops.reshape(kernel, shape), (1, 0, 2))
-            outputs = outputs + ops.convert_to_tensor(made.output_layer.bias)[None]
+            kernel = ops.convert_to_tensor(made.output_layer.kernel)
+            state["kernel_out"] = self._units_by_degree(
+                kernel, len(self.windows) - 1, row, 0
+            )
+            bias = bias + ops.convert_to_tensor(made.output_layer.bias)[None]
         if made.direct_layer is not None:
             kernel = ops.convert_to_tensor(made.direct_layer.kernel)
-            width = self.size * self.features
-            direct = ops.reshape(kernel[:width], shape)
-            state["kernel_direct"] = ops.transpose(direct, (1, 0, 2))
+            state["kernel_direct"] = self._entries_by_rank(
+                kernel[:width], self.features, 0, order
+            )
             if context is not None:
                 context = ops.cast(context, kernel.dtype)
-                outputs = outputs + ops.matmul(context, kernel[width:])
+                bias = bias + ops.matmul(context, kernel[width:])
             if made.direct_layer.use_bias:
-                outputs = outputs + ops.convert_to_tensor(made.direct_layer.bias)[None]
-        state["bias_out"] = ops.reshape(outputs, shape)
-        return state
+                bias = bias + ops.convert_to_tensor(made.direct_layer.bias)[None]
+        if _is_shared(order):
+            state = {
+                name: self._entries_by_rank(kernel, self.params, 1, order)
+                for name, kernel in state.items()
+            }
+        else:
+            # One example's columns are gathered as rows.
+            state = {name: ops.transpose(kernel) for name, kernel in state.items()}
+        return state | {"bias_out": self._entries_by_rank(bias, self.params, 1, order)}
+
+    def _units_by_degree(self, array, layer, row, axis):
+        """Put the units of a hidden layer, along `axis`, in order of degree."""
+        order = self.windows[layer].order
+        if np.all(order == np.arange(order.shape[1])):
+            return array
+        return ops.take(array, ops.take(order, row, axis=0), axis=axis)
+
+    def _entries_by_rank(self, array, width, axis, order):
+        """Put the entries, `width` numbers each, in the order that the batch shares."""
+        if self.in_place or not _is_shared(order):
+            return array
+        return ops.take(array, _places(order[0], width), axis=axis)
 
     def step(self, state, x_last, t):
         opens = ops.equal(t % self.length, 0)
@@ -139,11 +193,7 @@ class Incremental:
 
     def _hear(self, state, x_last, t, is_new):
         """Write the entry of rank t-1 into its block, or zero if it is not new."""
-        entry = ops.slice(
-            state["order"],
-            (0, ops.maximum(t - 1, 0)),
-            (ops.shape(state["order"])[0], 1),
-        )
+        entry = _columns(state["order"], ops.maximum(t - 1, 0), 1)
         features = ops.reshape(
             self.made.encode_entries(x_last, entry), (-1, self.features)
         )
@@ -155,80 +205,89 @@ class Incremental:
 
     def _open_block(self, state, t):
         """Put the last block away and bring in what this one hears from before it."""
-        last = ops.maximum(t // self.length - 1, 0)
         block = t // self.length
-        new = {"x": self._store_entries(state, last * self.length)}
+        last = ops.maximum(block - 1, 0)
+        place = last * self.length * self.features
+        new = {"x": ops.slice_update(state["x"], (0, place), state["x_block"])}
         new["x_block"] = ops.zeros_like(state["x_block"])
-        entries = self._block_entries(state["order"], t)
         ranks = t + ops.arange(self.length, dtype="int32")
-        inputs, degrees = new["x"], ops.repeat(ranks, self.features)
-        inner = ops.reshape(
-            entries[..., None] * self.features
-            + ops.arange(self.features, dtype="int32"),
-            (-1, self.length * self.features),
-        )
-        for i, slots in enumerate(self.slots):
-            width = slots.shape[2]
-            new[f"h_{i}"] = ops.slice_update(
-                state[f"h_{i}"], (0, last * width), state[f"h_block_{i}"]
-            )
+        inputs = self._entries(new["x"], state)
+        sources = ops.repeat(ranks, self.features)
+        for i, windows in enumerate(self.windows):
+            width, start = windows.width, ops.take(state[f"starts_{i}"], block)
+            new[f"h_{i}"] = self._store_units(state, i, last, t)
             new[f"h_block_{i}"] = ops.zeros_like(state[f"h_block_{i}"])
-            columns = _columns(state[f"kernel_{i}"], block * width, width)
-            bias = _columns(state[f"bias_{i}"], block * width, width)
-            targets = ops.slice(state[f"degrees_{i}"], (block * width,), (width,))
-            mask = targets[None, :] >= degrees[:, None]
+            columns = _columns(state[f"kernel_{i}"], start, width)
+            bias = _columns(state[f"bias_{i}"], start, width)
+            targets = _columns(state[f"degrees_{i}"], start, width)
+            mask = targets[None, :] >= sources[:, None]
             if i == 0:
-                rows = _squeeze_shared(ops.take(columns, inner, axis=0))
+                rows = self._entry_rows(columns, state["order"], t)
             else:
-                size = self.slots[i - 1].shape[2]
-                rows = ops.slice(columns, (block * size, 0), (size, width))
+                heard = ops.take(state[f"starts_{i - 1}"], block)
+                rows = _rows(columns, heard, self.windows[i - 1].width)
+                mask = mask & self._in_block(sources, t)[:, None]
             new[f"before_{i}"] = ops.matmul(inputs, columns) + bias
             new[f"inside_{i}"] = rows * ops.cast(mask, rows.dtype)
-            inputs, degrees = new[f"h_{i}"], targets
-        return new | self._open_outputs(state, new, entries, inner, ranks, block)
+            inputs, sources = new[f"h_{i}"], targets
+        return new | self._open_outputs(state, new, t)
 
-    def _open_outputs(self, state, new, entries, inner, ranks, block):
-        flat = (-1, self.length * self.params)
+    def _open_outputs(self, state, new, t):
+        block, result = t // self.length, {}
+        ranks = t + ops.arange(self.length, dtype="int32")
         targets = ops.repeat(ranks, self.params)
-        bias = ops.take(state["bias_out"], entries[0], axis=1)
-        if entries.shape[0] != 1:
-            bias = ops.take_along_axis(state["bias_out"], entries[:, :, None], axis=1)
-        before = ops.reshape(bias, flat)
-        result = {}
-        if self.slots:
-            last = len(self.slots) - 1
-            width = self.slots[last].shape[2]
-            kernel = self._output_kernel(state["kernel_out"], entries)
-            h = new[f"h_{last}"]
-            before = before + _apply(h, kernel)
-            degrees = ops.slice(state[f"degrees_{last}"], (block * width,), (width,))
-            mask = targets[None, :] > degrees[:, None]
-            inside = _rows(kernel, block * width, width)
+        before = self._entry_bias(state["bias_out"], state["order"], t)
+        if "kernel_out" in state:
+            last = len(self.windows) - 1
+            width = self.windows[last].width
+            start = ops.take(state[f"starts_{last}"], block)
+            kernel = self._entry_columns(state["kernel_out"], state["order"], t)
+            before = before + _apply(new[f"h_{last}"], kernel)
+            sources = _columns(state[f"degrees_{last}"], start, width)
+            mask = targets[None, :] > sources[:, None]
+            mask = mask & self._in_block(sources, t)[:, None]
+            inside = _rows(kernel, start, width)
             result["inside_out"] = inside * ops.cast(mask, inside.dtype)
         if "kernel_direct" in state:
-            kernel = self._output_kernel(state["kernel_direct"], entries)
-            before = before + _apply(new["x"], kernel)
+            kernel = self._entry_columns(state["kernel_direct"], state["order"], t)
+            before = before + _apply(self._entries(new["x"], state), kernel)
             sources = ops.repeat(ranks, self.features)
             mask = targets[None, :] > sources[:, None]
-            if len(kernel.shape) == 2:
-                inside = ops.take(kernel, inner[0], axis=0)
-            else:
-                inside = ops.take_along_axis(kernel, inner[:, :, None], axis=1)
+            inside = self._entry_rows(kernel, state["order"], t)
             result["inside_direct"] = inside * ops.cast(mask, inside.dtype)
         return result | {"before_out": before}
 
+    def _store_units(self, state, i, block, t):
+        """The units of layer i with those of a block that ends before step t."""
+        width = self.windows[i].width
+        start = ops.take(state[f"starts_{i}"], block)
+        degrees = _columns(state[f"degrees_{i}"], start, width)
+        ended = self._in_block(degrees, block * self.length) & (degrees + 1 < t)
+        stored = _columns(state[f"h_{i}"], start, width)
+        stored = ops.where(ended, state[f"h_block_{i}"], stored)
+        return ops.slice_update(state[f"h_{i}"], (0, start), stored)
+
+    def _in_block(self, degrees, first_step):
+        """Which units of a window are not already final before its block."""
+        return degrees + 1 >= first_step
+
     def _compute(self, state, t):
-        """The block's units, as far as they are known, and the outputs of rank t."""
+        """The units that are final at step t, and the outputs of rank t."""
         inputs, new = state["x_block"], {}
         for i, layer in enumerate(self.made.hidden_layers):
-            h = _apply(inputs, state[f"inside_{i}"]) + state[f"before_{i}"]
+            width = self.windows[i].step_width
+            offset = ops.take(state[f"offsets_{i}"], t)
+            inside = _columns(state[f"inside_{i}"], offset, width)
+            h = _apply(inputs, inside) + _columns(state[f"before_{i}"], offset, width)
             h = layer.activation(h)
             if self.made.is_residual(i):
-                h = h + inputs
-            new[f"h_block_{i}"] = inputs = h
+                # Both layers have the same degrees, and so the same windows.
+                h = h + _columns(inputs, offset, width)
+            inputs = ops.slice_update(state[f"h_block_{i}"], (0, offset), h)
+            new[f"h_block_{i}"] = inputs
         place = (t % self.length) * self.params
         params = _columns(state["before_out"], place, self.params)
-        if self.slots:
+        if self.windows:
             params = params + _apply(
                 inputs, _columns(state["inside_out"], place, self.params)
             )
@@ -238,37 +297,41 @@ class Incremental:
             )
         return params[:, None, :], {**state, **new}
 
-    def _store_entries(self, state, first_rank):
-        """`x` with the entries of the last block in their places."""
-        entries = self._block_entries(state["order"], first_rank)
-        places = ops.one_hot(entries, self.size, dtype=state["x"].dtype)
-        shape = (-1, self.length, self.features)
-        x_block = ops.reshape(state["x_block"], shape)
-        if places.shape[0] == 1:
-            stored = ops.einsum("bsf,sd->bdf", x_block, places[0])
-        else:
-            stored = ops.einsum("bsf,bsd->bdf", x_block, places)
-        return state["x"] + ops.reshape(stored, ops.shape(state["x"]))
+    def _entries(self, x, state):
+        """The entries so far, zero elsewhere, in the order of the kernels' rows."""
+        if _is_shared(state["order"]):
+            return x
+        ranks = ops.argsort(state["order"][:, : self.size], axis=1)
+        places = _places(ops.cast(ranks, "int32"), self.features)
+        return ops.take_along_axis(x, places, axis=1)
 
-    def _block_entries(self, order, first_rank):
-        return ops.slice(order, (0, first_rank), (ops.shape(order)[0], self.length))
+    def _entry_rows(self, kernel, order, t):
+        """The rows of a kernel that hear the block of step t."""
+        width = self.length * self.features
+        if _is_shared(order):
+            return _rows(kernel, t * self.features, width)
+        places = _places(_columns(order, t, self.length), self.features)
+        if len(kernel.shape) == 2:
+            return ops.take(kernel, places, axis=0)
+        return ops.take_along_axis(kernel, places[:, :, None], axis=1)
 
-    def _output_kernel(self, kernel, entries):
-        """Columns of the block's entries: (inputs, block) or (batch, inputs, block)."""
-        kernel = ops.take(kernel, entries, axis=0)
-        kernel = ops.transpose(kernel, (0, 2, 1, 3))
-        flat = (*ops.shape(kernel)[:2], self.length * self.params)
-        return _squeeze_shared(ops.reshape(kernel, flat))
+    def _entry_bias(self, bias, order, t):
+        width = self.length * self.params
+        if _is_shared(order):
+            return _columns(bias, t * self.params, width)
+        places = _places(_columns(order, t, self.length), self.params)
+        return ops.take_along_axis(bias, places, axis=1)
+
+    def _entry_columns(self, kernel, order, t):
+        """The columns of a kernel that speak for the block of step t."""
+        width = self.length * self.params
+        if _is_shared(order):
+            return _columns(kernel, t * self.params, width)
+        places = _places(_columns(order, t, self.length), self.params)
+        return ops.transpose(ops.take(kernel, places, axis=0), (0, 2, 1))
 
     def _zeros(self, batch, width):
         return ops.zeros((batch, width), self.made.variable_dtype)
-
-
-def _take_padded(array, index, axis):
-    """`take`, where the index one past the end finds zero."""
-    array = ops.convert_to_tensor(array)
-    padding = [(0, int(i == axis)) for i in range(len(array.shape))]
-    return ops.take(ops.pad(array, padding), index, axis=axis)
 
 
 def _columns(kernel, start, width):
@@ -286,9 +349,14 @@ def _rows(kernel, start, width):
     )
 
 
-def _squeeze_shared(kernel):
-    """Drop the example axis of a kernel that all examples share."""
-    return kernel[0] if kernel.shape[0] == 1 else kernel
+def _is_shared(order):
+    return order.shape[0] == 1
+
+
+def _places(entries, width):
+    """Where the `width` numbers of each entry stand: `(..., k)` to `(..., k width)`."""
+    places = entries[..., None] * width + ops.arange(width, dtype="int32")
+    return ops.reshape(places, (*ops.shape(entries)[:-1], -1))
 
 
 def _apply(x, kernel):
