@@ -17,7 +17,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from paper_recipes import Recipe
+from paper_recipes import RECIPES, Recipe
 from timing import load_data
 
 import keras_made
@@ -134,7 +134,10 @@ def expected_seconds(recipe: Recipe, data: dict) -> float:
     rows += max_rounds(recipe, num_rows) * scored
     last = len(members(recipe, recipe.test_members))
     rows += last * (len(data["valid"]) + len(data["test"]))
-    return recipe.networks * rows * products / PRODUCTS_PER_SECOND
+    seconds = recipe.networks * rows * products / PRODUCTS_PER_SECOND
+    if recipe.after:
+        seconds += expected_seconds(RECIPES[recipe.after], data)
+    return seconds
 
 
 def products_of_a_pass(recipe: Recipe, size: int) -> int:
@@ -157,11 +160,14 @@ class Training:
         data: arrays `train` and `valid`.
         state_path: the file from which an interrupted training goes on.
         seed: of everything random.
+        start: a training that comes first, and whose best weights this one starts from.
     """
 
-    def __init__(self, recipe: Recipe, data: dict, state_path: Path, seed: int):
+    def __init__(
+        self, recipe: Recipe, data: dict, state_path: Path, seed: int, start=None
+    ):
         self.recipe, self.data, self.seed = recipe, data, seed
-        self.state_path = state_path
+        self.state_path, self.start = state_path, start
 
     def train(self, report) -> None:
         """Train to the end, from wherever an earlier call was interrupted.
@@ -177,6 +183,9 @@ class Training:
             "seconds": 0.0,
             "cpu_seconds": 0.0,
         }
+        if self.start is not None:
+            self.start.train(report)
+            self.model.set_weights(self.start.best)
         self.best = self.model.get_weights()
         self._restore()
         saved = time.monotonic()
@@ -187,6 +196,11 @@ class Training:
                 self._save()
                 saved = time.monotonic()
         self.model.set_weights(self.best)
+
+    @property
+    def logs(self) -> list[dict]:
+        """The logs of all that was trained, in turn."""
+        return [*(self.start.logs if self.start else []), self.log]
 
     @property
     def rounds(self) -> int:
@@ -286,9 +300,16 @@ class Run:
         self.data = data
         self.key = f"{dataset}-{name}" + (f"-seed{seed}" if seed else "")
         self.result_path = Path(results) / f"{self.key}.json"
+        starts = [None] * recipe.networks
+        if recipe.after:
+            first = RECIPES[recipe.after]
+            arguments = (dataset, recipe.after, first, data, work, results, seed)
+            starts = Run(*arguments).trainings
         self.trainings = [
-            Training(recipe, data, Path(work) / f"{self.key}-{index}.npz", seed + index)
-            for index in range(recipe.networks)
+            Training(
+                recipe, data, Path(work) / f"{self.key}-{i}.npz", seed + i, starts[i]
+            )
+            for i in range(recipe.networks)
         ]
 
     def train(self, report=print) -> None:
@@ -329,7 +350,7 @@ class Run:
     def describe(self) -> dict:
         """All of the run but its figures."""
         backend = keras.backend.backend()
-        logs = [training.log for training in self.trainings]
+        logs = [log for training in self.trainings for log in training.logs]
         return {
             "dataset": self.dataset,
             "recipe": self.name,

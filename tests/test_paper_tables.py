@@ -150,6 +150,21 @@ def test_a_pixelcnn_takes_the_rows_as_square_images(tmp_path):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_recipe_can_go_on_from_another(tmp_path, monkeypatch):
+    first = tiny("natural").but("", networks=1)
+    monkeypatch.setitem(paper_runs.RECIPES, "first", first)
+    # A rate of zero keeps the weights that it starts from.
+    run = make_run(tmp_path, "natural", networks=1, after="first", learning_rate=0.0)
+    run.train(quiet)
+    (training,) = run.trainings
+    assert training.rounds > 0
+    before = -np.mean(training.start.log_prob("valid", [0]))
+    result = run.finish(test=False)
+    np.testing.assert_allclose(result["valid"]["nll"], before, rtol=1e-5)
+    assert len(result["histories"]) == 2
+    assert result["seconds"] > training.log["seconds"]
+
+
 def test_more_work_is_expected_to_take_longer():
     rows, recipe = data(), tiny("orderings")
     longer = dataclasses.replace(recipe, steps=10 * recipe.steps)
