@@ -252,7 +252,9 @@ class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
         nothing = tf.zeros_like(rows[:, 0])
 
         def draw(params, t):
-            return self._transformer(params).forward(tf.transpose(noise[t])), nothing
+            entries = self._transformer(params).forward(tf.transpose(noise[t]))
+            # A spline forgets the width, which the loop must know.
+            return tf.ensure_shape(entries, (None, network.step_size)), nothing
 
         values, _ = generate(
             network, draw, tf.shape(rows)[0], context, dtype=x.dtype.name
