@@ -16,6 +16,8 @@ from keras_made.likelihood import (
     to_array,
 )
 
+ROWS_ORDERED_AT_ONCE = 2**16
+
 
 @keras.saving.register_keras_serializable(package="keras_made")
 class AutoregressiveDensity(LikelihoodModel):
@@ -287,12 +289,27 @@ class AutoregressiveDensity(LikelihoodModel):
         return ops.reshape(result, shape if num_copies is None else (copies, *shape))
 
     def _impute_exactly(self, x, observed, context, seeds, verbose):
-        members = np.full(len(x), self._rows[0], "int32")
-        order = self.observed_first(observed)
-        result, _ = self._generate(
-            members, context, seeds, order, x, observed, verbose=verbose
-        )
-        return result
+        starts = range(0, len(x), ROWS_ORDERED_AT_ONCE)
+        shown = verbose == 1 or (verbose == "auto" and len(starts) > 1)
+        bar = keras.utils.Progbar(len(starts)) if shown and len(starts) > 1 else None
+        pieces = []
+        # Block by block: the orderings of all rows would be larger than the rows.
+        for start in starts:
+            block = slice(start, start + ROWS_ORDERED_AT_ONCE)
+            known, seen = x[block], observed[block]
+            piece, _ = self._generate(
+                np.full(len(known), self._rows[0], "int32"),
+                None if context is None else context[block],
+                seeds,
+                self.observed_first(seen),
+                known,
+                seen,
+                verbose=0 if bar else verbose,
+            )
+            pieces.append(piece)
+            if bar:
+                bar.add(1)
+        return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces)
 
     def _impute_by_particles(self, x, observed, context, particles, seeds, verbose):
         def choose(*job):
@@ -440,7 +457,8 @@ class AutoregressiveDensity(LikelihoodModel):
             verbose: as in `sample`.
 
         Returns:
-            `(x, total)`: tensors `(n, *event_shape)` and `(n,)`.
+            `(x, total)`: tensors `(n, *event_shape)` and `(n,)`, or None when nothing
+            is `counted`.
         """
         network, present = self.network, np.unique(members)
         flat = (len(members), network.event_size)
@@ -468,6 +486,8 @@ class AutoregressiveDensity(LikelihoodModel):
         if len(pieces) > 1:
             places = np.argsort(np.argsort(members, kind="stable"), kind="stable")
             joined = ops.take(joined, places, axis=0)
+        if counted is None:
+            return ops.reshape(joined, (-1, *self.event_shape)), None
         x = ops.reshape(joined[:, :-1], (-1, *self.event_shape))
         return x, joined[:, -1]
 
@@ -483,7 +503,9 @@ class AutoregressiveDensity(LikelihoodModel):
                 None if a is None else ops.convert_to_tensor(a)
                 for a in (context, order, *rest)
             ]
-            return function(row, noise, *rest)
+            rows = function(row, noise, *rest)
+            # Without sums to keep, their column is left out before parts are joined.
+            return rows[:, :-1] if rest[-1] is None else rows
 
         floats = self.floats_per_row() + math.prod(shape)
         if arrays[2] is not None:
@@ -615,7 +637,9 @@ def _check_observed(observed, x):
 
 
 def _repeat_rows(array, times):
-    return None if array is None else np.concatenate([array] * times)
+    if array is None or times == 1:
+        return array
+    return np.concatenate([array] * times)
 
 
 def _pick(values, entries):

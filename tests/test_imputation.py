@@ -521,3 +521,16 @@ def test_what_lies_under_a_missing_entry_is_not_looked_at():
     x = np.full((2, 4), -99.0)
     completed = to_numpy(model.impute(x, np.zeros(4, bool), seed=0))
     assert set(completed.ravel()) <= {0.0, 1.0}
+
+
+def test_many_rows_are_completed_block_by_block(monkeypatch):
+    network = MADE([8], ordering="random", num_masks=3)
+    model = AutoregressiveDensity(network)
+    model.build((None, 4))
+    x = np.where(np.arange(28).reshape(7, 4) % 3 == 0, np.nan, 1.0)
+    monkeypatch.setattr("keras_made.density.ROWS_ORDERED_AT_ONCE", 3)
+    whole = to_numpy(model.impute(x, seed=1, verbose=0))
+    seeds = keras.random.SeedGenerator(1)
+    parts = [model.impute(x[i : i + 3], seed=seeds, verbose=0) for i in (0, 3, 6)]
+    np.testing.assert_array_equal(whole, np.concatenate([to_numpy(p) for p in parts]))
+    assert (whole[~np.isnan(x)] == 1).all()
