@@ -10,7 +10,14 @@ VERSION = re.search(
     r'^__version__ = "(.+)"', (HERE / "keras_made" / "__init__.py").read_text(), re.M
 ).group(1)
 
-EXAMPLES = ["matplotlib>=3.8", "scikit-learn>=1.4", "tensorboard>=2.18"]
+EXPORT = ["ai-edge-litert>=2.1", "onnxruntime>=1.20", "tf2onnx>=1.16"]
+EXAMPLES = [
+    "fastapi>=0.110",
+    "matplotlib>=3.8",
+    "scikit-learn>=1.4",
+    "tensorboard>=2.18",
+    "uvicorn>=0.29",
+]
 
 setup(
     name="keras_made",
@@ -31,7 +38,8 @@ setup(
     ],
     extras_require={
         "examples": EXAMPLES,
-        "test": ["pytest>=8", "pytest-xdist>=3.5", *EXAMPLES],
+        "export": EXPORT,
+        "test": ["pytest>=8", "pytest-xdist>=3.5", *EXAMPLES, *EXPORT],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -1,5 +1,6 @@
 """Models whose output is a log-likelihood: `fit` is maximum likelihood."""
 
+import functools
 import math
 import os
 import tempfile
@@ -216,13 +217,48 @@ class LikelihoodModel(keras.Model):
         if not path.endswith(".keras") or "://" in path or not overwrite:
             super().save(filepath, overwrite, zipped, **kwargs)
             return
-        # In the same folder, and so on the same disk: there a move is atomic.
-        with tempfile.TemporaryDirectory(
-            prefix=".save-", dir=os.path.dirname(os.path.abspath(path))
-        ) as folder:
-            written = os.path.join(folder, os.path.basename(path))
-            super().save(written, overwrite, zipped, **kwargs)
-            os.replace(written, path)
+        write = super().save
+        _write_whole(path, lambda name: write(name, True, zipped, **kwargs))
+
+    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+        """As `keras.Model.save_weights`; a file is replaced only by a whole one."""
+        path = str(filepath)
+        write = super().save_weights
+        if "://" in path or not overwrite or max_shard_size is not None:
+            write(filepath, overwrite, max_shard_size)
+            return
+        _write_whole(path, write)
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """As `keras.Model.export`: log p of rows, for another runtime.
+
+        What is written with `format="onnx"` or `"litert"` is run by ONNX Runtime or
+        LiteRT (`pip install keras_made[export]`) and compared with the model first.
+        Their converters need a fixed number of rows for some models: pass it as
+        `input_signature=[keras.InputSpec(shape=(n, *event_shape), dtype="float32")]`.
+
+        Raises:
+            RuntimeError: when the converter cannot write the model, or what it wrote
+                cannot be run or gives other numbers. Nothing is written then.
+        """
+        self._require_built()
+        x, context = self.typical_event()[None], np.zeros((1, self.context_size))
+        # Keras exports only what has been called.
+        self((x, context) if self.context_size else x)
+        write = functools.partial(super().export, format=format, **kwargs)
+        if format not in ("onnx", "litert"):
+            write(filepath)
+            return
+        from keras_made.export import write_and_compare
+
+        write_and_compare(self, write, filepath, format)
+
+    def build_from_config(self, config):
+        # A file keeps lists where the model is built with a tuple of shapes, and Keras
+        # exports what it is told here.
+        if config:
+            x_shape, context_shape = split_shapes(config["input_shape"])
+            self.build((x_shape, context_shape) if context_shape else x_shape)
 
     # Keras does not save the state of dropout's seeds, without which a run that is
     # taken up again would draw other units to drop.
@@ -352,6 +388,17 @@ class LikelihoodModel(keras.Model):
             )
         if not self.built:
             self.build((None, *self.event_shape))
+
+
+def _write_whole(path, write):
+    """Let `write` make a file beside `path`, and then take its place."""
+    # In the same folder, and so on the same disk: there a move is atomic.
+    with tempfile.TemporaryDirectory(
+        prefix=".save-", dir=os.path.dirname(os.path.abspath(path))
+    ) as folder:
+        written = os.path.join(folder, os.path.basename(path))
+        write(written)
+        os.replace(written, path)
 
 
 def split_inputs(inputs):
