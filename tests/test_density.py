@@ -17,7 +17,7 @@ from laws import (
     to_numpy,
 )
 
-from keras_made import MADE, AutoregressiveDensity, Normal
+from keras_made import MADE, AutoregressiveDensity, Normal, likelihood
 from keras_made.autoregressive import Autoregressive
 
 pytestmark = pytest.mark.neutral
@@ -392,3 +392,25 @@ def test_one_row_and_one_variable():
     model.fit(np.ones((1, 1)), verbose=0)
     assert tuple(model.log_prob([[1]]).shape) == (1,)
     assert tuple(model.sample(1).shape) == (1, 1)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Elsewhere Keras decides."
+)
+def test_large_models_are_compiled_by_xla(tmp_path, monkeypatch):
+    monkeypatch.setattr(likelihood, "XLA_WEIGHTS", 100)
+    x = np.zeros((4, 6), "float32")
+
+    def fitted(units, **options):
+        model = AutoregressiveDensity(MADE([units]))
+        model.compile("adam", **options)
+        model.fit(x, verbose=0)
+        return model
+
+    assert fitted(30).jit_compile
+    assert not fitted(2).jit_compile
+    assert not fitted(30, jit_compile=False).jit_compile
+    assert not fitted(30, run_eagerly=True).jit_compile
+    again = reload(fitted(30), tmp_path / "m.keras")
+    again.fit(x, verbose=0)
+    assert again.jit_compile
