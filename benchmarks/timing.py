@@ -68,8 +68,10 @@ def _format(value):
 
 
 def save_json(path, rows):
+    """Write the rows of a table, or a dict of results, if there is a path."""
     if path:
-        Path(path).write_text(json.dumps(rows, indent=1))
+        results = {"rows": rows} if isinstance(rows, list) else rows
+        Path(path).write_text(json.dumps(results, indent=1) + "\n")
 
 
 def load_data(name, folder=None):
