@@ -29,7 +29,7 @@ def block_length(size: int) -> int:
     root = math.sqrt(size)
     divisors = [n for n in range(1, size + 1) if size % n == 0]
     nearest = min(divisors, key=lambda n: abs(n - root))
-    return nearest if abs(nearest - root) <= 0.25 * root else round(root)
+    return nearest if abs(nearest - root) <= 0.5 * root else round(root)
 
 
 class Windows(NamedTuple):

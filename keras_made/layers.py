@@ -161,14 +161,10 @@ class MaskedDense(keras.layers.Layer):
         )
 
     def _add_panels(self):
-        shape = (self.source_degrees.shape[1], self.units)
         initializer = self._initializer()
 
         def start(index):
-            # Both forms start alike: a panel is cut from what W would have been.
-            return lambda _, dtype=None: self.staircase.split(
-                initializer(shape, dtype=dtype)
-            )[index]
+            return lambda _, dtype=None: initializer.panel(self.staircase, index, dtype)
 
         return [
             self.add_weight(
@@ -510,15 +506,30 @@ class _OnHeard(keras.initializers.Initializer):
 
     def __call__(self, shape, dtype=None):
         kernel = self.initializer(shape, dtype=dtype)
+        return self._scale(kernel, self.fan_in, self.fan_out)
+
+    def panel(self, staircase, index, dtype=None):
+        """One panel, cut from what the kernel would have been, so as to start alike."""
+        shape = len(self.fan_out), len(self.fan_in)
+        kernel = staircase.split(self.initializer(shape, dtype=dtype))[index]
+        start, stop, height = staircase.panels[index]
+        fan_in = self.fan_in[staircase.unit_order[start:stop]]
+        fan_out = self.fan_out[staircase.source_order[:height]]
+        return self._scale(kernel, fan_in, fan_out)
+
+    def _scale(self, kernel, fan_in, fan_out):
         if not isinstance(self.initializer, keras.initializers.VarianceScaling):
             return kernel
-        fan_in, fan_out = self.fan_in[None, :], self.fan_out[:, None]
+        inputs, units = len(self.fan_out), len(self.fan_in)
+        # A large kernel's scales are as large as itself: not in double precision.
+        fan_in = fan_in[None, :].astype("float32")
+        fan_out = fan_out[:, None].astype("float32")
         full, heard = {
-            "fan_in": (shape[0], fan_in),
-            "fan_out": (shape[1], fan_out),
-            "fan_avg": (sum(shape), fan_in + fan_out),
+            "fan_in": (inputs, fan_in),
+            "fan_out": (units, fan_out),
+            "fan_avg": (inputs + units, fan_in + fan_out),
         }[self.initializer.mode]
-        scale = np.sqrt(full / np.maximum(heard, 1.0))
+        scale = np.sqrt(full / np.maximum(heard, 1))
         return kernel * ops.cast(scale, kernel.dtype)
 
 
