@@ -1,6 +1,6 @@
 """What the processes of `test_distributed.py` run: one model, on devices or workers.
 
-python tests/distributed_runs.py mirrored|worker|jax PATH
+python tests/distributed_runs.py made|maf|worker|jax PATH
 """
 
 import sys
@@ -64,18 +64,16 @@ def on_one_device(kind="made"):
     return fit(make(kind), (X, CONTEXT), batch_size=BATCH)
 
 
-def mirrored(path):
+def mirrored(kind, path):
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    for kind in ("made", "maf"):
-        with strategy.scope():
-            model = make(kind)
-        save(f"{path}/{kind}.npz", fit(model, batches()))
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = make(kind)
+    save(path, fit(model, batches()))
 
 
 def worker(path):
@@ -119,4 +117,8 @@ def load(path):
 
 
 if __name__ == "__main__":
-    {"mirrored": mirrored, "worker": worker, "jax": jax}[sys.argv[1]](sys.argv[2])
+    kind, path = sys.argv[1:]
+    if kind in ("made", "maf"):
+        mirrored(kind, path)
+    else:
+        {"worker": worker, "jax": jax}[kind](path)

@@ -64,3 +64,22 @@ def test_images_are_written_with_one_seed(tmp_path):
 def test_what_is_missing_is_named():
     with pytest.raises(ImportError, match="pip install not_there"):
         plots.require("not_there.figure")
+
+
+def test_tensorboard_gets_the_pictures(tmp_path):
+    """The event file is read back: a PNG of the grid's size for each epoch."""
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    model = AutoregressiveDensity(MADE([8]))
+    model.compile("adam")
+    images = callbacks.SampleImages((2, 3), num_samples=4, log_dir=tmp_path)
+    model.fit(np.zeros((8, 6), "float32"), epochs=2, verbose=0, callbacks=[images])
+    events = reader.EventAccumulator(str(tmp_path))
+    events.Reload()
+    written = events.Tensors("samples")
+    assert [event.step for event in written] == [1, 2]
+    for event in written:
+        width, height, png = event.tensor_proto.string_val[:3]
+        assert (int(width), int(height)) == (7, 5)
+        assert png.startswith(b"\x89PNG")
