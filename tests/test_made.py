@@ -14,6 +14,8 @@ from laws import (
 )
 
 from keras_made import MADE, AutoregressiveDensity, Categorical
+from keras_made.incremental import block_length, make_windows
+from keras_made.masks import make_hidden_degrees
 
 pytestmark = pytest.mark.neutral
 
@@ -461,3 +463,19 @@ def test_fit_from_an_interrupted_cycle_is_the_uninterrupted_one(tmp_path):
     part.fit(x, batch_size=4, epochs=1, shuffle=False, verbose=0)
     for a, b in zip(whole.get_weights(), part.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16, 30])
+@pytest.mark.parametrize("units", [1, 3, 40])
+@pytest.mark.parametrize("kind", ["even", "random"])
+def test_windows_reach_every_unit_in_its_time(size, units, kind):
+    """Each unit is computed at the step after its degree, within its own block."""
+    (degrees,) = make_hidden_degrees(kind, [units], size, context=True, num_masks=3)
+    windows, length = make_windows(degrees, size), block_length(size)
+    for row in range(3):
+        for place, unit in enumerate(windows.order[row]):
+            step = degrees[row, unit] + 1
+            start = windows.starts[row, step // length]
+            offset = start + windows.offsets[row, step]
+            assert start <= offset <= place < offset + windows.step_width
+            assert offset + windows.step_width <= start + windows.width <= units
