@@ -53,7 +53,8 @@ class Recipe:
         patience: rounds without a better validation figure after which training ends.
         valid_members, test_members: structures mixed during training, and at its end.
         networks: trained from different seeds one after the other, and mixed.
-        after: name of the recipe whose best weights each network starts from.
+        mixture: names of other recipes; nothing else is trained, and what they train
+            is mixed.
     """
 
     about: str
@@ -81,7 +82,7 @@ class Recipe:
     valid_members: int = 8
     test_members: int = 128
     networks: int = 1
-    after: str | None = None
+    mixture: tuple[str, ...] = ()
 
     def but(self, about: str, **changes) -> "Recipe":
         """The same settings, but for some."""
@@ -178,12 +179,10 @@ PIXELCNN = Recipe(
     batch_size=50,
     passes=3,
 )
-PIXELCNN_LONGER = PIXELCNN.but(
-    "ours: pixelcnn, trained on at a lower rate",
-    tuned="nothing; it was made when the third pass of pixelcnn still gained",
-    learning_rate=2.5e-3,
-    passes=2,
-    after="pixelcnn",
+IMAGES = Recipe(
+    about="ours: a mixture of pixelcnn and MADE in two orders, for images",
+    tuned="that they are mixed, by the mixture of the first two on validation",
+    mixture=("pixelcnn", "wide", "wide_reversed"),
 )
 
 RECIPES = {
@@ -204,10 +203,11 @@ RECIPES = {
     "reversed": REVERSED,
     "own_orders": OWN_ORDERS,
     "wide": WIDE,
+    "wide_reversed": WIDE.but("ours: as wide, in reversed order", ordering="reversed"),
     "orderings": ORDERINGS,
     "orderings_four": FOUR,
     "orderings_indirect": INDIRECT,
     "orderings_indirect_four": INDIRECT_FOUR,
     "pixelcnn": PIXELCNN,
-    "pixelcnn_longer": PIXELCNN_LONGER,
+    "images": IMAGES,
 }

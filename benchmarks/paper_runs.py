@@ -127,6 +127,8 @@ def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
 
 def expected_seconds(recipe: Recipe, data: dict) -> float:
     """About how long a run takes on two cores, when it uses all its steps."""
+    if recipe.mixture:
+        return sum(expected_seconds(RECIPES[name], data) for name in recipe.mixture)
     num_rows, size = data["train"].shape
     products = products_of_a_pass(recipe, size)
     scored = len(data["valid"]) * len(members(recipe, recipe.valid_members))
@@ -134,10 +136,7 @@ def expected_seconds(recipe: Recipe, data: dict) -> float:
     rows += max_rounds(recipe, num_rows) * scored
     last = len(members(recipe, recipe.test_members))
     rows += last * (len(data["valid"]) + len(data["test"]))
-    seconds = recipe.networks * rows * products / PRODUCTS_PER_SECOND
-    if recipe.after:
-        seconds += expected_seconds(RECIPES[recipe.after], data)
-    return seconds
+    return recipe.networks * rows * products / PRODUCTS_PER_SECOND
 
 
 def products_of_a_pass(recipe: Recipe, size: int) -> int:
@@ -160,14 +159,11 @@ class Training:
         data: arrays `train` and `valid`.
         state_path: the file from which an interrupted training goes on.
         seed: of everything random.
-        start: a training that comes first, and whose best weights this one starts from.
     """
 
-    def __init__(
-        self, recipe: Recipe, data: dict, state_path: Path, seed: int, start=None
-    ):
+    def __init__(self, recipe: Recipe, data: dict, state_path: Path, seed: int):
         self.recipe, self.data, self.seed = recipe, data, seed
-        self.state_path, self.start = state_path, start
+        self.state_path = state_path
 
     def train(self, report) -> None:
         """Train to the end, from wherever an earlier call was interrupted.
@@ -183,9 +179,6 @@ class Training:
             "seconds": 0.0,
             "cpu_seconds": 0.0,
         }
-        if self.start is not None:
-            self.start.train(report)
-            self.model.set_weights(self.start.best)
         self.best = self.model.get_weights()
         self._restore()
         saved = time.monotonic()
@@ -196,11 +189,6 @@ class Training:
                 self._save()
                 saved = time.monotonic()
         self.model.set_weights(self.best)
-
-    @property
-    def logs(self) -> list[dict]:
-        """The logs of all that was trained, in turn."""
-        return [*(self.start.logs if self.start else []), self.log]
 
     @property
     def rounds(self) -> int:
@@ -217,6 +205,14 @@ class Training:
         waited = self.rounds - 1 - self.best_round
         last = max_rounds(self.recipe, len(self.data["train"]))
         return self.rounds >= last or waited >= self.recipe.patience
+
+    @property
+    def test_rows(self) -> range:
+        return members(self.recipe, self.recipe.test_members)
+
+    def score(self, part: str) -> np.ndarray:
+        """log p of each row of a part under the mixture of all that are scored."""
+        return self.log_prob(part, self.test_rows)
 
     def log_prob(self, part: str, rows) -> np.ndarray:
         """log p of each row of a part under the mixture of some structures."""
@@ -271,7 +267,9 @@ class Training:
             return
         with np.load(self.state_path) as state:
             log = json.loads(str(state["log"]))
-            if log["settings"] != self.log["settings"]:
+            # A setting that came later had its default.
+            settings = settings_of(Recipe(about="")) | log["settings"]
+            if settings != self.log["settings"]:
                 raise ValueError(
                     f"{self.state_path} is of a run with other settings. Remove it to "
                     "train anew."
@@ -298,19 +296,19 @@ class Run:
     def __init__(self, dataset, name, recipe, data, work, results, seed=0):
         self.dataset, self.name, self.recipe, self.seed = dataset, name, recipe, seed
         self.data = data
-        self.key = f"{dataset}-{name}" + (f"-seed{seed}" if seed else "")
+        self.key = key_of(dataset, name, seed)
         self.result_path = Path(results) / f"{self.key}.json"
-        starts = [None] * recipe.networks
-        if recipe.after:
-            first = RECIPES[recipe.after]
-            arguments = (dataset, recipe.after, first, data, work, results, seed)
-            starts = Run(*arguments).trainings
         self.trainings = [
-            Training(
-                recipe, data, Path(work) / f"{self.key}-{i}.npz", seed + i, starts[i]
-            )
-            for i in range(recipe.networks)
+            Training(part, data, Path(work) / f"{key}-{index}.npz", seed + index)
+            for key, part in self._parts()
+            for index in range(part.networks)
         ]
+
+    def _parts(self):
+        if not self.recipe.mixture:
+            return [(self.key, self.recipe)]
+        names = self.recipe.mixture
+        return [(key_of(self.dataset, n, self.seed), RECIPES[n]) for n in names]
 
     def train(self, report=print) -> None:
         """Train the networks one after the other; an interrupted run goes on."""
@@ -336,21 +334,21 @@ class Run:
         return keras.ops.convert_to_numpy(model.sample(num_samples, seed=self.seed))
 
     def _score(self, part):
-        rows = members(self.recipe, self.recipe.test_members)
-        log_probs = np.stack([t.log_prob(part, rows) for t in self.trainings])
+        log_probs = np.stack([training.score(part) for training in self.trainings])
         log_prob = np.logaddexp.reduce(log_probs) - math.log(len(log_probs))
         return {
             "nll": -float(log_prob.mean()),
             "standard_error": float(log_prob.std(ddof=1) / math.sqrt(len(log_prob))),
             "rows": len(log_prob),
             "networks": len(log_probs),
-            "structures": len(rows),
+            "structures": len(self.trainings[0].test_rows),
+            "nll_of_networks": [-float(each.mean()) for each in log_probs],
         }
 
     def describe(self) -> dict:
         """All of the run but its figures."""
         backend = keras.backend.backend()
-        logs = [log for training in self.trainings for log in training.logs]
+        logs = [training.log for training in self.trainings]
         return {
             "dataset": self.dataset,
             "recipe": self.name,
@@ -373,6 +371,10 @@ class Run:
                 "numpy": np.__version__,
             },
         }
+
+
+def key_of(dataset: str, name: str, seed: int) -> str:
+    return f"{dataset}-{name}" + (f"-seed{seed}" if seed else "")
 
 
 def settings_of(recipe: Recipe) -> dict:

@@ -150,19 +150,21 @@ def test_a_pixelcnn_takes_the_rows_as_square_images(tmp_path):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_recipe_can_go_on_from_another(tmp_path, monkeypatch):
-    first = tiny("natural").but("", networks=1)
-    monkeypatch.setitem(paper_runs.RECIPES, "first", first)
-    # A rate of zero keeps the weights that it starts from.
-    run = make_run(tmp_path, "natural", networks=1, after="first", learning_rate=0.0)
+def test_a_mixture_of_recipes_trains_their_networks(tmp_path, monkeypatch):
+    rows = data(size=9)
+    parts = {"one": tiny("pixelcnn"), "other": tiny("wide_reversed")}
+    parts["one"] = dataclasses.replace(parts["one"], pixelcnn=(2, 1, 3))
+    for name, recipe in parts.items():
+        monkeypatch.setitem(paper_runs.RECIPES, name, recipe)
+    run = make_run(tmp_path, "images", rows=rows, mixture=tuple(parts))
     run.train(quiet)
-    (training,) = run.trainings
-    assert training.rounds > 0
-    before = -np.mean(training.start.log_prob("valid", [0]))
-    result = run.finish(test=False)
-    np.testing.assert_allclose(result["valid"]["nll"], before, rtol=1e-5)
-    assert len(result["histories"]) == 2
-    assert result["seconds"] > training.log["seconds"]
+    pixelcnn, made = (training.model.network for training in run.trainings)
+    assert pixelcnn.event_shape == (3, 3)
+    np.testing.assert_array_equal(made.ranks(), np.arange(9)[::-1])
+    members = [training.log_prob("valid", [0]) for training in run.trainings]
+    expected = -np.log(np.mean(np.exp(members), axis=0)).mean()
+    np.testing.assert_allclose(run.finish()["valid"]["nll"], expected, rtol=1e-6)
+    assert paper_runs.expected_seconds(run.recipe, rows) > 0
 
 
 def test_more_work_is_expected_to_take_longer():
