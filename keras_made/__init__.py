@@ -1,6 +1,7 @@
 """Autoregressive density estimation in Keras 3, built around MADE."""
 
 from keras_made.autoregressive import Autoregressive
+from keras_made.average import NetworkAverage
 from keras_made.conditionals import (
     Bernoulli,
     Categorical,
@@ -32,6 +33,7 @@ __all__ = [
     "LikelihoodModel",
     "MixtureOfLogistics",
     "MixtureOfNormals",
+    "NetworkAverage",
     "Normal",
     "PixelCNN",
     "PixelRNN",

@@ -1,0 +1,227 @@
+"""Several networks as one: the mean of their parameters, in an ordering they share."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.autoregressive import Autoregressive
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class NetworkAverage(Autoregressive):
+    """The mean of the parameters that several networks give in the same ordering.
+
+    Networks that were trained apart err apart, and their mean errs less than each.
+
+        params_i = mean_k network_k(x)_i
+
+    Every network hears of x only what comes before entry i, and so does their mean:
+    p(x) = product_i p(x_i; params_i) sums to one. That holds because they share one
+    ordering, which is checked; networks in different orderings can only be mixed, joint
+    by joint. For classes and binary entries, whose parameters are logits, it is the
+    geometric mean of the conditionals, normalised entry by entry, and log p of a row is
+    at least the mean of the networks' own.
+
+    The networks may be of different kinds. They go on being layers of their own: what
+    trains or changes one of them changes the average.
+
+    Args:
+        networks: at least one `Autoregressive`, with the same `num_params` and
+            `num_masks`, built or not. Events of several axes reach a network that has
+            no `event_shape` of its own, such as an unbuilt `MADE`, as vectors.
+        **layer_kwargs: `name`, `dtype`, `trainable` of any Keras layer.
+
+    Call arguments:
+        As those of `Autoregressive`; `row` is the structure of every network.
+
+    Output shape:
+        `(..., *event_shape)`, or `(..., *event_shape, num_params)`.
+
+    Raises:
+        ValueError: if the networks do not fit together; for their orderings, when they
+            are built.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_made import MADE, AutoregressiveDensity, PixelCNN
+        >>> x = np.random.RandomState(0).randint(2, size=(32, 4, 4)).astype("float32")
+        >>> networks = [PixelCNN((4, 4), 8), MADE([16])]
+        >>> model = AutoregressiveDensity(NetworkAverage(networks))
+        >>> tuple(model.log_prob(x).shape), tuple(model.sample(3).shape)
+        ((32,), (3, 4, 4))
+
+    Reference:
+        Hinton 2002, "Training Products of Experts by Minimizing Contrastive
+        Divergence", https://doi.org/10.1162/089976602760128018 (the product, here
+        normalised entry by entry); Lakshminarayanan, Pritzel, Blundell 2017, "Simple
+        and Scalable Predictive Uncertainty Estimation using Deep Ensembles",
+        https://arxiv.org/abs/1612.01474
+    """
+
+    def __init__(self, networks: Sequence[Autoregressive], **layer_kwargs):
+        if not isinstance(networks, list | tuple):
+            raise ValueError(
+                f"`networks` must be a sequence of networks. Received: {networks!r}."
+            )
+        networks = [_deserialized(network) for network in networks]
+        first = _check_networks(networks)
+        super().__init__(
+            first.num_params,
+            num_masks=first.num_masks,
+            event_shape=_shared_event_shape(networks),
+            encoder=next((n.encoder for n in networks if n.encoder), None),
+            **layer_kwargs,
+        )
+        self.networks = networks
+
+    def build(self, x_shape, context_shape=None):
+        super().build(x_shape, context_shape)
+        for network in self.networks:
+            if not network.built:
+                network.encoder = network.encoder or self.encoder
+                shape = network.event_shape or (self.event_size,)
+                network.build((None, *shape), context_shape)
+        self._check_built()
+
+    @property
+    def order_agnostic(self) -> bool:
+        return all(network.order_agnostic for network in self.networks)
+
+    @property
+    def orderings_only(self) -> bool:
+        return all(network.orderings_only for network in self.networks)
+
+    def ranks(self, row: int = 0) -> np.ndarray:
+        return self.networks[0].ranks(row).reshape(self._require_event_shape())
+
+    def compute_params(self, features, context, row, training):
+        batch = tuple(ops.shape(features)[: -1 - len(self.event_shape)])
+        params = []
+        for network in self.networks:
+            shape = (*batch, *network.event_shape, self.num_features)
+            heard = ops.reshape(features, shape)
+            params.append(network.compute_params(heard, context, row, training))
+        return self._mean(params, (*batch, *self.event_shape, self.params_per_entry))
+
+    def _mean(self, params, shape):
+        return sum(ops.reshape(each, shape) for each in params) / len(self.networks)
+
+    @property
+    def floats_per_event(self) -> int:
+        return sum(network.floats_per_event for network in self.networks)
+
+    @property
+    def floats_per_order(self) -> int:
+        return sum(network.floats_per_order for network in self.networks)
+
+    # One step at a time: each network in its own way ----------------------------------
+
+    def start(self, batch, context=None, row=0, order=None):
+        return {
+            str(k): network.start(batch, context, row, order)
+            for k, network in enumerate(self.networks)
+        }
+
+    def step(self, state, x_last, t):
+        return self._steps(state, lambda network, own: network.step(own, x_last, t))
+
+    @property
+    def block_length(self) -> int:
+        lengths = {network.block_length for network in self.networks}
+        # Blocks that do not begin together are opened by `step`, each in its time.
+        return lengths.pop() if len(lengths) == 1 else self.num_steps
+
+    @property
+    def _blocks_together(self):
+        return all(n.block_length == self.block_length for n in self.networks)
+
+    def open(self, state, x_last, t):
+        if not self._blocks_together:
+            return state
+        return {
+            str(k): network.open(state[str(k)], x_last, t)
+            for k, network in enumerate(self.networks)
+        }
+
+    def advance(self, state, x_last, t):
+        if not self._blocks_together:
+            return self.step(state, x_last, t)
+        return self._steps(state, lambda network, own: network.advance(own, x_last, t))
+
+    def _steps(self, state, step):
+        params, states = [], {}
+        for k, network in enumerate(self.networks):
+            own, states[str(k)] = step(network, state[str(k)])
+            params.append(own)
+        return self._mean(params, params[0].shape), states
+
+    # Checks ---------------------------------------------------------------------------
+
+    def _check_built(self):
+        first, *others = self.networks
+        for k, network in enumerate(others, start=1):
+            for name in ("event_size", "num_features", "context_size"):
+                _check_equal(name, getattr(first, name), getattr(network, name), k)
+            for row in range(self.num_masks):
+                ranks = [n.ranks(row).ravel().tolist() for n in (first, network)]
+                if ranks[0] != ranks[1]:
+                    raise ValueError(
+                        "Networks in different orderings have no average that is a "
+                        f"density. Expected, in structure {row}, ranks={ranks[0]}, as "
+                        f"in networks[0]. Received: ranks={ranks[1]} in "
+                        f"networks[{k}]. Give them one `ordering` and `seed`, or mix "
+                        "their densities instead."
+                    )
+
+    def get_config(self):
+        config = super().get_config()
+        # These are the networks' own.
+        for name in ("num_params", "num_masks", "encoder"):
+            config.pop(name)
+        networks = [keras.saving.serialize_keras_object(n) for n in self.networks]
+        return {**config, "networks": networks}
+
+
+def _deserialized(network):
+    if isinstance(network, dict):
+        return keras.saving.deserialize_keras_object(network)
+    return network
+
+
+def _check_networks(networks):
+    """The first of them, once all are known to fit as far as constructors tell."""
+    for network in networks:
+        if not isinstance(network, Autoregressive):
+            raise ValueError(
+                "`networks` must hold Autoregressive layers such as MADE. Received: "
+                f"{network!r}."
+            )
+    if not networks or len({id(network) for network in networks}) < len(networks):
+        raise ValueError(
+            "`networks` must hold at least one network, and each once. Received: "
+            f"networks={networks!r}."
+        )
+    first, *others = networks
+    for k, network in enumerate(others, start=1):
+        for name in ("num_params", "num_masks"):
+            _check_equal(name, getattr(first, name), getattr(network, name), k)
+        if first.encoder and network.encoder:
+            encoders = [n.encoder.get_config() for n in (first, network)]
+            _check_equal("encoder", *encoders, k)
+    return first
+
+
+def _check_equal(name, expected, received, k):
+    if expected != received:
+        raise ValueError(
+            f"All networks must have the same `{name}`. Expected: {expected!r}, as in "
+            f"networks[0]. Received: {received!r} in networks[{k}]."
+        )
+
+
+def _shared_event_shape(networks):
+    """The one with most axes among those known; None when none is."""
+    shapes = [network.event_shape for network in networks if network.event_shape]
+    return max(shapes, key=len, default=None)
