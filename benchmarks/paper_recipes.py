@@ -57,9 +57,12 @@ class Recipe:
             about so many rows, in whole passes over the data, and at most so many.
         patience: rounds without a better validation figure after which training ends.
         valid_members, test_members: structures mixed during training, and at its end.
+        turned: rows are read from their end; images are turned by half a circle.
         networks: trained from different seeds one after the other, and mixed.
-        mixture: names of other recipes; nothing else is trained, and what they train
-            is mixed.
+        averaged: so many networks, in one ordering and from different seeds, take the
+            place of each of these: their `NetworkAverage`.
+        mixture, average: names of other recipes; nothing else is trained, and what they
+            train is mixed, or all of it averaged.
     """
 
     about: str
@@ -86,8 +89,11 @@ class Recipe:
     patience: int = 8
     valid_members: int = 8
     test_members: int = 128
+    turned: bool = False
     networks: int = 1
+    averaged: int = 1
     mixture: tuple[str, ...] = ()
+    average: tuple[str, ...] = ()
 
     def but(self, about: str, **changes) -> "Recipe":
         """The same settings, but for some."""

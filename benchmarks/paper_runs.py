@@ -21,7 +21,13 @@ from paper_recipes import RECIPES, Recipe
 from timing import load_data
 
 import keras_made
-from keras_made import MADE, AutoregressiveDensity, Categorical, PixelCNN
+from keras_made import (
+    MADE,
+    AutoregressiveDensity,
+    Categorical,
+    NetworkAverage,
+    PixelCNN,
+)
 
 # Multiply-adds that two cores finish in a second, all told; measured, and rounded.
 PRODUCTS_PER_SECOND = 2.5e10
@@ -68,14 +74,16 @@ def members(recipe: Recipe, wanted: int) -> range:
     return range(min(recipe.num_masks, wanted))
 
 
-def make_model(recipe: Recipe, train: np.ndarray, seed: int) -> AutoregressiveDensity:
+def make_model(
+    recipe: Recipe, train: np.ndarray, seed: int, order_seed: int
+) -> AutoregressiveDensity:
     """A compiled density for the data; it is scored with few members while it trains.
 
     The biases of MADE's outputs start at the logits of the training set's means.
     """
     keras.utils.set_random_seed(seed)
     rows = members(recipe, recipe.valid_members)
-    network = make_network(recipe, train.shape[1:], seed)
+    network = make_network(recipe, train.shape[1:], order_seed)
     model = AutoregressiveDensity(network, "bernoulli", rows=rows)
     model.build(train.shape)
     if recipe.pixelcnn is None:
@@ -102,6 +110,8 @@ def make_network(recipe: Recipe, event_shape: tuple, seed: int):
 
 def as_events(recipe: Recipe, rows: np.ndarray) -> np.ndarray:
     """Rows as the recipe's network takes them: vectors, or square images."""
+    if recipe.turned:
+        rows = rows[:, ::-1]
     if recipe.pixelcnn is None:
         return rows
     side = math.isqrt(rows.shape[1])
@@ -127,8 +137,9 @@ def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
 
 def expected_seconds(recipe: Recipe, data: dict) -> float:
     """About how long a run takes on two cores, when it uses all its steps."""
-    if recipe.mixture:
-        return sum(expected_seconds(RECIPES[name], data) for name in recipe.mixture)
+    parts = recipe.mixture or recipe.average
+    if parts:
+        return sum(expected_seconds(RECIPES[name], data) for name in parts)
     num_rows, size = data["train"].shape
     products = products_of_a_pass(recipe, size)
     scored = len(data["valid"]) * len(members(recipe, recipe.valid_members))
@@ -136,7 +147,8 @@ def expected_seconds(recipe: Recipe, data: dict) -> float:
     rows += max_rounds(recipe, num_rows) * scored
     last = len(members(recipe, recipe.test_members))
     rows += last * (len(data["valid"]) + len(data["test"]))
-    return recipe.networks * rows * products / PRODUCTS_PER_SECOND
+    rows *= recipe.networks * recipe.averaged
+    return rows * products / PRODUCTS_PER_SECOND
 
 
 def products_of_a_pass(recipe: Recipe, size: int) -> int:
@@ -158,11 +170,20 @@ class Training:
         recipe: its settings.
         data: arrays `train` and `valid`.
         state_path: the file from which an interrupted training goes on.
-        seed: of everything random.
+        seed: of everything random but the structure.
+        order_seed: of orderings and degrees. None: `seed`.
     """
 
-    def __init__(self, recipe: Recipe, data: dict, state_path: Path, seed: int):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: dict,
+        state_path: Path,
+        seed: int,
+        order_seed: int | None = None,
+    ):
         self.recipe, self.data, self.seed = recipe, data, seed
+        self.order_seed = seed if order_seed is None else order_seed
         self.state_path = state_path
 
     def train(self, report) -> None:
@@ -171,7 +192,9 @@ class Training:
         Args:
             report: called with one line per round.
         """
-        self.model = make_model(self.recipe, self._events("train"), self.seed)
+        self.model = make_model(
+            self.recipe, self.events("train"), self.seed, self.order_seed
+        )
         self.log = {
             "seed": self.seed,
             "settings": settings_of(self.recipe),
@@ -206,25 +229,12 @@ class Training:
         last = max_rounds(self.recipe, len(self.data["train"]))
         return self.rounds >= last or waited >= self.recipe.patience
 
-    @property
-    def test_rows(self) -> range:
-        return members(self.recipe, self.recipe.test_members)
-
-    def score(self, part: str) -> np.ndarray:
-        """log p of each row of a part under the mixture of all that are scored."""
-        return self.log_prob(part, self.test_rows)
-
-    def log_prob(self, part: str, rows) -> np.ndarray:
-        """log p of each row of a part under the mixture of some structures."""
-        mixture = AutoregressiveDensity(self.model.network, "bernoulli", rows=rows)
-        return scores(mixture, self._events(part))
-
-    def _events(self, part):
+    def events(self, part: str) -> np.ndarray:
         return as_events(self.recipe, self.data[part])
 
     def _round(self):
         clock, cpu = time.perf_counter(), time.process_time()
-        train, history = self._events("train"), self.log["history"]
+        train, history = self.events("train"), self.log["history"]
         rng = np.random.default_rng([self.seed, self.rounds])
         passes = passes_per_round(self.recipe, len(train))
         rows = np.concatenate([rng.permutation(len(train)) for _ in range(passes)])
@@ -233,7 +243,7 @@ class Training:
             train[rows], batch_size=batch_size, shuffle=False, verbose=0
         )
         steps = steps_per_round(self.recipe, len(train))
-        valid_nll = -float(np.mean(scores(self.model, self._events("valid"))))
+        valid_nll = -float(np.mean(scores(self.model, self.events("valid"))))
         history["step"].append((self.rounds + 1) * steps)
         history["train_nll"].append(float(fitted.history["nll"][-1]))
         history["valid_nll"].append(valid_nll)
@@ -280,6 +290,34 @@ class Training:
             self.best = [state[f"best{i}"] for i in range(len(self.best))]
 
 
+class Average:
+    """Trained networks of one ordering, as one: the average of one is itself.
+
+    Args:
+        trainings: of these networks.
+    """
+
+    def __init__(self, trainings: list[Training]):
+        self.trainings = trainings
+
+    @property
+    def rows(self) -> range:
+        """The structures that are mixed."""
+        recipe = self.trainings[0].recipe
+        return members(recipe, recipe.test_members)
+
+    def model(self) -> AutoregressiveDensity:
+        networks = [training.model.network for training in self.trainings]
+        network = networks[0] if len(networks) == 1 else NetworkAverage(networks)
+        return AutoregressiveDensity(network, "bernoulli", rows=self.rows)
+
+    def score(self, part: str) -> np.ndarray:
+        """log p of each row of a part under the mixture of all that are scored."""
+        # The events of a PixelCNN are images, which a MADE beside it takes as vectors.
+        events = [training.events(part) for training in self.trainings]
+        return scores(self.model(), max(events, key=np.ndim))
+
+
 class Run:
     """A data set, a recipe and a seed.
 
@@ -298,17 +336,33 @@ class Run:
         self.data = data
         self.key = key_of(dataset, name, seed)
         self.result_path = Path(results) / f"{self.key}.json"
-        self.trainings = [
-            Training(part, data, Path(work) / f"{key}-{index}.npz", seed + index)
-            for key, part in self._parts()
-            for index in range(part.networks)
+        self.work = Path(work)
+        self.averages = self._averages(name, recipe)
+
+    def _averages(self, name, recipe):
+        """What is mixed."""
+        parts = recipe.mixture or recipe.average
+        if parts:
+            averages = [self._averages(part, RECIPES[part]) for part in parts]
+            averages = list(itertools.chain(*averages))
+            if recipe.mixture:
+                return averages
+            return [Average([t for each in averages for t in each.trainings])]
+        return [
+            Average(
+                [self._training(name, recipe, i, j) for j in range(recipe.averaged)]
+            )
+            for i in range(recipe.networks)
         ]
 
-    def _parts(self):
-        if not self.recipe.mixture:
-            return [(self.key, self.recipe)]
-        names = self.recipe.mixture
-        return [(key_of(self.dataset, n, self.seed), RECIPES[n]) for n in names]
+    def _training(self, name, recipe, i, j):
+        index = i * recipe.averaged + j
+        path = self.work / f"{key_of(self.dataset, name, self.seed)}-{index}.npz"
+        return Training(recipe, self.data, path, self.seed + index, self.seed + i)
+
+    @property
+    def trainings(self) -> list[Training]:
+        return [training for average in self.averages for training in average.trainings]
 
     def train(self, report=print) -> None:
         """Train the networks one after the other; an interrupted run goes on."""
@@ -329,20 +383,21 @@ class Run:
         return result
 
     def sample(self, num_samples: int) -> np.ndarray:
-        """Draws of the first network."""
-        model = self.trainings[0].model
+        """Draws of the first network, or average."""
+        model = self.averages[0].model()
         return keras.ops.convert_to_numpy(model.sample(num_samples, seed=self.seed))
 
     def _score(self, part):
-        log_probs = np.stack([training.score(part) for training in self.trainings])
+        log_probs = np.stack([average.score(part) for average in self.averages])
         log_prob = np.logaddexp.reduce(log_probs) - math.log(len(log_probs))
         return {
             "nll": -float(log_prob.mean()),
             "standard_error": float(log_prob.std(ddof=1) / math.sqrt(len(log_prob))),
             "rows": len(log_prob),
-            "networks": len(log_probs),
-            "structures": len(self.trainings[0].test_rows),
-            "nll_of_networks": [-float(each.mean()) for each in log_probs],
+            "networks": len(self.trainings),
+            "mixed": len(log_probs),
+            "structures": len(self.averages[0].rows),
+            "nll_of_mixed": [-float(each.mean()) for each in log_probs],
         }
 
     def describe(self) -> dict:

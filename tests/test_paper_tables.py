@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -131,10 +132,54 @@ def test_the_round_is_chosen_on_validation_and_patience_ends_a_run(tmp_path):
 def test_networks_are_mixed_as_densities(tmp_path):
     run = make_run(tmp_path, "natural")
     run.train(quiet)
-    members = [training.log_prob("valid", [0]) for training in run.trainings]
+    members = [average.score("valid") for average in run.averages]
     assert np.abs(members[0] - members[1]).max() > 0.01
     expected = -np.log(np.mean(np.exp(members), axis=0)).mean()
     np.testing.assert_allclose(run.finish()["valid"]["nll"], expected, rtol=1e-6)
+
+
+def test_networks_of_one_ordering_are_averaged(tmp_path):
+    run = make_run(tmp_path, "own_orders", networks=2, averaged=2)
+    run.train(quiet)
+    ranks = [training.model.network.ranks().tolist() for training in run.trainings]
+    assert ranks[0] == ranks[1] != ranks[2] == ranks[3]
+    x = run.data["valid"]
+    logits = [keras.ops.convert_to_numpy(t.model.network(x)) for t in run.trainings]
+    log_probs = [log_bernoulli(np.mean(logits[i : i + 2], 0), x) for i in (0, 2)]
+    expected = -np.log(np.mean(np.exp(log_probs), axis=0)).mean()
+    result = run.finish()
+    np.testing.assert_allclose(result["valid"]["nll"], expected, rtol=1e-5)
+    assert (result["valid"]["networks"], result["valid"]["mixed"]) == (4, 2)
+
+
+def log_bernoulli(logits, x):
+    return (x * logits - np.logaddexp(0, logits)).sum(axis=1)
+
+
+def test_turned_images_are_averaged_and_mixed_with_the_others(tmp_path, monkeypatch):
+    rows, names = data(size=9), ("pixelcnn", "wide")
+    for name in names:
+        recipe = tiny(name)
+        if recipe.pixelcnn:
+            recipe = dataclasses.replace(recipe, pixelcnn=(2, 1, 3))
+        turned = dataclasses.replace(recipe, turned=True)
+        monkeypatch.setitem(paper_runs.RECIPES, name, recipe)
+        monkeypatch.setitem(paper_runs.RECIPES, f"{name}_turned", turned)
+    for average in (names, tuple(f"{name}_turned" for name in names)):
+        recipe = Recipe(about="", average=average)
+        monkeypatch.setitem(paper_runs.RECIPES, average[0] + "_both", recipe)
+    mixture = ("pixelcnn_both", "pixelcnn_turned_both")
+    run = make_run(tmp_path, "images", rows=rows, mixture=mixture)
+    run.train(quiet)
+    assert len(run.averages) == 2 and len(run.trainings) == 4
+    turned = run.averages[1]
+    x = rows["valid"][:, ::-1].reshape(-1, 3, 3)
+    expected = keras.ops.convert_to_numpy(turned.model().log_prob(x))
+    np.testing.assert_allclose(turned.score("valid"), expected, rtol=1e-6)
+    members = [average.score("valid") for average in run.averages]
+    expected = -np.log(np.mean(np.exp(members), axis=0)).mean()
+    np.testing.assert_allclose(run.finish()["valid"]["nll"], expected, rtol=1e-6)
+    assert run.sample(2).shape == (2, 3, 3)
 
 
 def test_a_pixelcnn_takes_the_rows_as_square_images(tmp_path):
@@ -161,7 +206,7 @@ def test_a_mixture_of_recipes_trains_their_networks(tmp_path, monkeypatch):
     pixelcnn, made = (training.model.network for training in run.trainings)
     assert pixelcnn.event_shape == (3, 3)
     np.testing.assert_array_equal(made.ranks(), np.arange(9)[::-1])
-    members = [training.log_prob("valid", [0]) for training in run.trainings]
+    members = [average.score("valid") for average in run.averages]
     expected = -np.log(np.mean(np.exp(members), axis=0)).mean()
     np.testing.assert_allclose(run.finish()["valid"]["nll"], expected, rtol=1e-6)
     assert paper_runs.expected_seconds(run.recipe, rows) > 0
