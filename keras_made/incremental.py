@@ -310,7 +310,7 @@ class Incremental:
         width = self.length * self.features
         if _is_shared(order):
             return _rows(kernel, t * self.features, width)
-        places = _places(_columns(order, t, self.length), self.features)
+        places = self._own_places(order, t, self.features)
         if len(kernel.shape) == 2:
             return ops.take(kernel, places, axis=0)
         return ops.take_along_axis(kernel, places[:, :, None], axis=1)
@@ -319,7 +319,7 @@ class Incremental:
         width = self.length * self.params
         if _is_shared(order):
             return _columns(bias, t * self.params, width)
-        places = _places(_columns(order, t, self.length), self.params)
+        places = self._own_places(order, t, self.params)
         return ops.take_along_axis(bias, places, axis=1)
 
     def _entry_columns(self, kernel, order, t):
@@ -327,8 +327,12 @@ class Incremental:
         width = self.length * self.params
         if _is_shared(order):
             return _columns(kernel, t * self.params, width)
-        places = _places(_columns(order, t, self.length), self.params)
+        places = self._own_places(order, t, self.params)
         return ops.transpose(ops.take(kernel, places, axis=0), (0, 2, 1))
+
+    def _own_places(self, order, t, width):
+        """Where each example's entries of the block of step t stand, `width` each."""
+        return _places(_columns(order, t, self.length), width)
 
     def _zeros(self, batch, width):
         return ops.zeros((batch, width), self.made.variable_dtype)

@@ -218,7 +218,10 @@ class MaskedDense(keras.layers.Layer):
 
     def call(self, x, row=0):
         if self.staircase is None:
-            y = ops.matmul(x, self._masked(self._kernel, self.mask(row)))
+            mask = self.mask(row)
+            y = ops.matmul(x, self._masked(self._kernel, mask))
+            if self.companion:
+                y = y + ops.sum(self._masked(self.companion_kernel, mask), axis=0)
         else:
             panels = [
                 self._masked(panel, self._compare(*self.staircase.panel_degrees(index)))
@@ -227,9 +230,6 @@ class MaskedDense(keras.layers.Layer):
             y = self.staircase.matmul(x, panels)
         if self.use_bias:
             y = y + self.bias
-        if self.companion:
-            companion = self._masked(self.companion_kernel, self.mask(row))
-            y = y + ops.sum(companion, axis=0)
         return self.activation(y)
 
     def compute_output_shape(self, input_shape):
@@ -242,20 +242,7 @@ class MaskedDense(keras.layers.Layer):
 
     def load_own_variables(self, store):
         names = list(store.keys())  # A file is not a dict: it has no `in`.
-        values = {name: np.asarray(store[name]) for name in names}
-        if "kernel" in values and self.staircase is not None:
-            panels = self.staircase.split(values.pop("kernel"))
-            values |= {f"kernel_panel_{i}": panel for i, panel in enumerate(panels)}
-        elif "kernel_panel_0" in values and self.staircase is None:
-            names = sorted(
-                (name for name in values if name.startswith("kernel_panel_")),
-                key=lambda name: int(name.rsplit("_", 1)[1]),
-            )
-            panels = [values.pop(name) for name in names]
-            stairs = Staircase(
-                self.source_degrees[0], self.degrees[0], self.strict, len(panels)
-            )
-            values["kernel"] = ops.convert_to_numpy(stairs.join(panels))
+        values = self._in_own_form({name: np.asarray(store[name]) for name in names})
         own = {variable.name: variable for variable in self.weights}
         shapes = {name: tuple(value.shape) for name, value in values.items()}
         expected = {name: tuple(variable.shape) for name, variable in own.items()}
@@ -266,6 +253,20 @@ class MaskedDense(keras.layers.Layer):
             )
         for name, variable in own.items():
             variable.assign(values[name])
+
+    def _in_own_form(self, values):
+        """The weights of a file by name, with a kernel of either form in this one's."""
+        values = dict(values)
+        if "kernel" in values and self.staircase is not None:
+            panels = self.staircase.split(values.pop("kernel"))
+            values |= {f"kernel_panel_{i}": panel for i, panel in enumerate(panels)}
+        elif "kernel_panel_0" in values and self.staircase is None:
+            number = sum(name.startswith("kernel_panel_") for name in values)
+            panels = [values.pop(f"kernel_panel_{i}") for i in range(number)]
+            degrees = self.source_degrees[0], self.degrees[0]
+            stairs = Staircase(*degrees, self.strict, number)
+            values["kernel"] = ops.convert_to_numpy(stairs.join(panels))
+        return values
 
     def get_config(self):
         return {
