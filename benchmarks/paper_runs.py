@@ -87,7 +87,9 @@ def make_model(
     model = AutoregressiveDensity(network, "bernoulli", rows=rows)
     model.build(train.shape)
     if recipe.pixelcnn is None:
-        network.output_layer.bias.assign(_logits_of_means(train))
+        # Without hidden layers, the direct connections have the biases.
+        last = network.output_layer or network.direct_layer
+        last.bias.assign(_logits_of_means(train))
     # XLA's convolutions are slow on CPUs; JAX has no other.
     jit_compile = recipe.pixelcnn is None or keras.backend.backend() == "jax"
     model.compile(make_optimizer(recipe, len(train)), jit_compile=jit_compile)
@@ -105,6 +107,8 @@ def make_network(recipe: Recipe, event_shape: tuple, seed: int):
     if recipe.ordering == "both ways":
         settings["ordering"] = ("natural", "reversed")[seed % 2]
     encoder = Categorical(2) if recipe.one_hot else None
+    if recipe.l1:
+        settings["kernel_regularizer"] = keras.regularizers.L1(recipe.l1)
     return MADE(**settings, encoder=encoder, seed=seed)
 
 
