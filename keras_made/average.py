@@ -102,11 +102,10 @@ class NetworkAverage(Autoregressive):
         for network in self.networks:
             shape = (*batch, *network.event_shape, self.num_features)
             heard = ops.reshape(features, shape)
-            params.append(network.compute_params(heard, context, row, training))
-        return self._mean(params, (*batch, *self.event_shape, self.params_per_entry))
-
-    def _mean(self, params, shape):
-        return sum(ops.reshape(each, shape) for each in params) / len(self.networks)
+            own = network.compute_params(heard, context, row, training)
+            shape = (*batch, *self.event_shape, self.params_per_entry)
+            params.append(ops.reshape(own, shape))
+        return sum(params) / len(params)
 
     @property
     def floats_per_event(self) -> int:
@@ -155,7 +154,7 @@ class NetworkAverage(Autoregressive):
         for k, network in enumerate(self.networks):
             own, states[str(k)] = step(network, state[str(k)])
             params.append(own)
-        return self._mean(params, params[0].shape), states
+        return sum(params) / len(params), states
 
     # Checks ---------------------------------------------------------------------------
 

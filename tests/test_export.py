@@ -69,6 +69,15 @@ MODELS = {
         (SIZE,),
         CONTEXT,
     ),
+    "average": (
+        lambda: AutoregressiveDensity(
+            keras_made.NetworkAverage(
+                [keras_made.PixelCNN((3, 3), 4, num_layers=1), MADE([8])]
+            )
+        ),
+        (3, 3),
+        0,
+    ),
     "maf": (
         lambda: flows.MAF(SIZE, 2, (8,), context_size=CONTEXT),
         (SIZE,),

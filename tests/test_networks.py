@@ -251,7 +251,16 @@ def test_samples_have_the_probabilities_of_the_density(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["nade", "lstm, end", "wavenet", "pixelcnn, channels", "pixelrnn"]
+    "name",
+    [
+        "nade",
+        "lstm, end",
+        "wavenet",
+        "pixelcnn, channels",
+        "pixelrnn",
+        "average",
+        "average, image",
+    ],
 )
 def test_fast_samples_are_slow_samples(name, monkeypatch):
     model, context = make_density(name)
@@ -531,9 +540,10 @@ def test_eonade_is_the_mixture_of_its_orderings():
     )
 
 
-def test_eonade_imputes_exactly():
+@pytest.mark.parametrize("name", ["eonade", "average, cycle"])
+def test_an_order_agnostic_network_imputes_exactly(name):
     """Under an ordering with the observed entries first: chi-square on the missing."""
-    model, context = make_density("eonade")
+    model, context = make_density(name)
     observed = np.array([True, False, True, False, False, True])
     x = np.array([[1, 0, 0, 0, 0, 1]], "float32")
     order = model.observed_first(observed[None])
