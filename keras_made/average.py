@@ -128,16 +128,17 @@ class NetworkAverage(Autoregressive):
 
     @property
     def block_length(self) -> int:
-        lengths = {network.block_length for network in self.networks}
         # Blocks that do not begin together are opened by `step`, each in its time.
+        lengths = self._block_lengths()
         return lengths.pop() if len(lengths) == 1 else self.num_steps
 
-    @property
-    def _blocks_together(self):
-        return all(n.block_length == self.block_length for n in self.networks)
+    def _block_lengths(self):
+        """Of the networks that open blocks at all."""
+        opening = [n for n in self.networks if type(n).open is not Autoregressive.open]
+        return {network.block_length for network in opening}
 
     def open(self, state, x_last, t):
-        if not self._blocks_together:
+        if len(self._block_lengths()) > 1:
             return state
         return {
             str(k): network.open(state[str(k)], x_last, t)
@@ -145,7 +146,7 @@ class NetworkAverage(Autoregressive):
         }
 
     def advance(self, state, x_last, t):
-        if not self._blocks_together:
+        if len(self._block_lengths()) > 1:
             return self.step(state, x_last, t)
         return self._steps(state, lambda network, own: network.advance(own, x_last, t))
 

@@ -123,6 +123,11 @@ NETWORKS = {
         (3, 3),
         0,
     ),
+    "average, other blocks": (
+        lambda: NetworkAverage([MADE([12]), PixelCNN((2, 4), 8, num_layers=2)]),
+        (2, 4),
+        0,
+    ),
     "average, classes": (
         lambda: NetworkAverage(
             [
@@ -260,6 +265,7 @@ def test_samples_have_the_probabilities_of_the_density(name):
         "pixelrnn",
         "average",
         "average, image",
+        "average, other blocks",
     ],
 )
 def test_fast_samples_are_slow_samples(name, monkeypatch):
@@ -835,6 +841,18 @@ def test_the_average_is_at_least_the_mean_of_the_log_likelihoods():
     ]
     gain = to_numpy(average.log_prob(x)) - np.mean(own, axis=0)
     assert (gain > -1e-4).all() and gain.max() > 1
+
+
+def test_blocks_of_several_lengths():
+    lengths = {
+        name: {n.block_length for n in make(name).networks}
+        for name in ("average", "average, image", "average, other blocks")
+    }
+    # NADE opens no blocks, and so follows those of MADE.
+    assert lengths["average"] == {2, 6} and make("average").block_length == 2
+    assert lengths["average, image"] == {3} and make("average, image").block_length == 3
+    assert len(lengths["average, other blocks"]) == 2
+    assert make("average, other blocks").block_length == 8
 
 
 def test_networks_trained_apart_are_averaged_without_another_build():
