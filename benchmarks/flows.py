@@ -1,6 +1,6 @@
 """MAF beside TensorFlow Probability's own masked autoregressive flow.
 
-    python benchmarks/flows.py [--sizes 6 21 64] [--json PATH]
+    python benchmarks/flows.py [--sizes 6 21 64] [--scored 10000] [--json PATH]
 
 Both are five steps with reversals between, the same hidden layers, float32, compiled by
 XLA. Ours: `keras_made.flows.MAF`. Theirs: `tfb.MaskedAutoregressiveFlow` over
@@ -21,7 +21,7 @@ from timing import interleaved_medians, save_json
 from keras_made import flows
 
 tfb, tfd = tfp.bijectors, tfp.distributions
-NUM_STEPS, BATCH, SCORED, DRAWN = 5, 256, 10_000, 1000
+NUM_STEPS, BATCH, DRAWN = 5, 256, 1000
 
 
 def make_theirs(size, hidden):
@@ -82,10 +82,10 @@ def theirs(size, hidden):
     return functions(lambda: distribution, variables, update)
 
 
-def measure(size, hidden, repeats):
+def measure(size, hidden, scored, repeats):
     rng = np.random.RandomState(0)
     mine, tfps = ours(size, hidden), theirs(size, hidden)
-    rows = {"train": BATCH, "score": SCORED, "draw": DRAWN}
+    rows = {"train": BATCH, "score": scored, "draw": DRAWN}
     results = {}
     for task, num_rows in rows.items():
         x = tf.constant(rng.normal(size=(num_rows, size)).astype("float32"))
@@ -99,7 +99,7 @@ def measure(size, hidden, repeats):
             f"ours / tfp {seconds['ours'] / seconds['tfp']:.3f}",
             flush=True,
         )
-    per_row = results["score"]["ours"] * DRAWN / SCORED
+    per_row = results["score"]["ours"] * DRAWN / scored
     print(f"   a draw costs {results['draw']['ours'] / per_row:.1f} x scoring the rows")
     return results
 
@@ -108,6 +108,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", type=int, default=[6, 21, 64])
     parser.add_argument("--hidden", nargs="+", type=int, default=[100, 512])
+    parser.add_argument("--scored", type=int, default=10_000, help="rows")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", help="write the numbers here")
     arguments = parser.parse_args()
@@ -116,7 +117,7 @@ def main():
         for size in arguments.sizes:
             hidden = (width, width)
             results[f"D={size} hidden={hidden}"] = measure(
-                size, hidden, arguments.repeats
+                size, hidden, arguments.scored, arguments.repeats
             )
     save_json(arguments.json, results)
 
