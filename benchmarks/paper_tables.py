@@ -181,8 +181,8 @@ def train(args) -> None:
             score = result[part]
             print(
                 f"{part}: {score['nll']:.3f} ± {score['standard_error']:.3f} nats, "
-                f"{score['rows']} rows, {score['networks']} x {score['structures']} "
-                "networks x structures"
+                f"{score['rows']} rows, {score['networks']} networks, a mixture of "
+                f"{score['mixed']} x {score['structures']}"
             )
     print(f"written to {run.result_path}")
     if args.samples:
