@@ -217,6 +217,14 @@ MIXED_ORDERS = WIDE.but(
     networks=4,
     averaged=2,
 )
+REVERSED_AVERAGE = REVERSED.but(
+    "ours: the average of four wide networks in reversed order",
+    tuned="as reversed; on mushrooms, layers of 500 and 1000, averages of 1 to 3",
+    hidden_units=(2000, 2000),
+    dropout=0.6,
+    networks=1,
+    averaged=4,
+)
 PIXELCNN = Recipe(
     about="ours: a PixelCNN, for images",
     tuned="passes of 3 and 6",
@@ -247,6 +255,9 @@ RECIPES = {
         "the paper's: as paper, with Adagrad", optimizer="adagrad", learning_rate=0.01
     ),
     "paper_masks": PAPER_MASKS,
+    "paper_masks_few": PAPER_MASKS.but(
+        "the paper's: as paper_masks, from a cycle of 4, all mixed", num_masks=4
+    ),
     "paper_masks_adagrad": PAPER_MASKS.but(
         "the paper's: as paper_masks, with Adagrad",
         optimizer="adagrad",
@@ -258,6 +269,7 @@ RECIPES = {
     "wide": WIDE,
     "wide_turned": WIDE.but("ours: as wide, of turned rows", turned=True),
     "mixed_orders": MIXED_ORDERS,
+    "reversed_average": REVERSED_AVERAGE,
     "orderings": ORDERINGS,
     "orderings_four": FOUR,
     "orderings_wide": ORDERINGS_WIDE,

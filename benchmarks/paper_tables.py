@@ -116,6 +116,8 @@ def draw_curves(results: list[dict], path: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
+    # What a recipe puts together has curves of its own.
+    results = [r for r in results if not _parts(r)]
     names = [d for d in PUBLISHED if any(r["dataset"] == d for r in results)]
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -144,12 +146,18 @@ def draw_curves(results: list[dict], path: Path) -> None:
         axis.set_axis_off()
     handles = [plt.Line2D([], [], color=colors[name], label=name) for name in recipes]
     figure.legend(handles=handles, loc="lower center", ncols=6, frameon=False)
-    figure.supxlabel("updates", fontsize=9, y=0.09)
+    figure.supxlabel("updates", fontsize=9, y=0.12)
     figure.supylabel("validation NLL (nats)", fontsize=9)
-    figure.tight_layout(rect=(0.01, 0.08, 1, 1))
+    figure.tight_layout(rect=(0.01, 0.12, 1, 1))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _parts(result):
+    """The recipes that a run puts together; none for one that trains by itself."""
+    settings = result["settings"]
+    return [*settings.get("mixture", []), *settings.get("average", [])]
 
 
 def draw_samples(samples, path: Path) -> None:
