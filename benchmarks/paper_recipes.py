@@ -225,6 +225,14 @@ REVERSED_AVERAGE = REVERSED.but(
     networks=1,
     averaged=4,
 )
+RANDOM_AVERAGE = REVERSED_AVERAGE.but(
+    "ours: as reversed_average, in a random order", ordering="random"
+)
+TWO_AVERAGES = Recipe(
+    about="ours: reversed_average and random_average, mixed",
+    tuned="the seed of the order, 0 of 0 to 3, by mixed_orders on mushrooms",
+    mixture=("reversed_average", "random_average"),
+)
 PIXELCNN = Recipe(
     about="ours: a PixelCNN, for images",
     tuned="passes of 3 and 6",
@@ -270,6 +278,8 @@ RECIPES = {
     "wide_turned": WIDE.but("ours: as wide, of turned rows", turned=True),
     "mixed_orders": MIXED_ORDERS,
     "reversed_average": REVERSED_AVERAGE,
+    "random_average": RANDOM_AVERAGE,
+    "two_averages": TWO_AVERAGES,
     "orderings": ORDERINGS,
     "orderings_four": FOUR,
     "orderings_wide": ORDERINGS_WIDE,
