@@ -97,6 +97,11 @@ class Recipe:
     mixture: tuple[str, ...] = ()
     average: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the recipes that this one puts together; none if it trains."""
+        return self.mixture or self.average
+
     def but(self, about: str, **changes) -> "Recipe":
         """The same settings, but for some."""
         return dataclasses.replace(self, about=about, **changes)
@@ -248,6 +253,9 @@ IMAGE_AVERAGE = Recipe(
     tuned="that they are averaged, not mixed",
     average=("pixelcnn", "wide"),
 )
+IMAGE_MIXTURE = Recipe(
+    about="ours: pixelcnn and wide, mixed", mixture=("pixelcnn", "wide")
+)
 IMAGES = Recipe(
     about="ours: image_average and the same of turned images, mixed",
     tuned="as image_average; that both are mixed",
@@ -289,6 +297,7 @@ RECIPES = {
     "orderings_indirect_four": INDIRECT_FOUR,
     "pixelcnn": PIXELCNN,
     "pixelcnn_turned": PIXELCNN.but("ours: as pixelcnn, of turned images", turned=True),
+    "image_mixture": IMAGE_MIXTURE,
     "image_average": IMAGE_AVERAGE,
     "image_average_turned": IMAGE_AVERAGE.but(
         "ours: as image_average, of turned images",

@@ -141,9 +141,8 @@ def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
 
 def expected_seconds(recipe: Recipe, data: dict) -> float:
     """About how long a run takes on two cores, when it uses all its steps."""
-    parts = recipe.mixture or recipe.average
-    if parts:
-        return sum(expected_seconds(RECIPES[name], data) for name in parts)
+    if recipe.parts:
+        return sum(expected_seconds(RECIPES[name], data) for name in recipe.parts)
     num_rows, size = data["train"].shape
     products = products_of_a_pass(recipe, size)
     scored = len(data["valid"]) * len(members(recipe, recipe.valid_members))
@@ -345,9 +344,8 @@ class Run:
 
     def _averages(self, name, recipe):
         """What is mixed."""
-        parts = recipe.mixture or recipe.average
-        if parts:
-            averages = [self._averages(part, RECIPES[part]) for part in parts]
+        if recipe.parts:
+            averages = [self._averages(part, RECIPES[part]) for part in recipe.parts]
             averages = list(itertools.chain(*averages))
             if recipe.mixture:
                 return averages

@@ -117,7 +117,7 @@ def draw_curves(results: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     # What a recipe puts together has curves of its own.
-    results = [r for r in results if not _parts(r)]
+    results = [r for r in results if not RECIPES[r["recipe"]].parts]
     names = [d for d in PUBLISHED if any(r["dataset"] == d for r in results)]
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -152,12 +152,6 @@ def draw_curves(results: list[dict], path: Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
-
-
-def _parts(result):
-    """The recipes that a run puts together; none for one that trains by itself."""
-    settings = result["settings"]
-    return [*settings.get("mixture", []), *settings.get("average", [])]
 
 
 def draw_samples(samples, path: Path) -> None:

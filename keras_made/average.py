@@ -98,12 +98,12 @@ class NetworkAverage(Autoregressive):
 
     def compute_params(self, features, context, row, training):
         batch = tuple(ops.shape(features)[: -1 - len(self.event_shape)])
+        shape = (*batch, *self.event_shape, self.params_per_entry)
         params = []
         for network in self.networks:
-            shape = (*batch, *network.event_shape, self.num_features)
-            heard = ops.reshape(features, shape)
+            heard = (*batch, *network.event_shape, self.num_features)
+            heard = ops.reshape(features, heard)
             own = network.compute_params(heard, context, row, training)
-            shape = (*batch, *self.event_shape, self.params_per_entry)
             params.append(ops.reshape(own, shape))
         return sum(params) / len(params)
 
@@ -181,6 +181,8 @@ class NetworkAverage(Autoregressive):
         for name in ("num_params", "num_masks", "encoder"):
             config.pop(name)
         networks = [keras.saving.serialize_keras_object(n) for n in self.networks]
+        for network in networks:
+            network.pop("build_config", None)  # They are built with the average.
         return {**config, "networks": networks}
 
 

@@ -256,15 +256,15 @@ class MaskedDense(keras.layers.Layer):
 
     def _in_own_form(self, values):
         """The weights of a file by name, with a kernel of either form in this one's."""
-        values = dict(values)
+        number = sum(name.startswith("kernel_panel_") for name in values)
+        names = [f"kernel_panel_{i}" for i in range(number)]
         if "kernel" in values and self.staircase is not None:
             panels = self.staircase.split(values.pop("kernel"))
             values |= {f"kernel_panel_{i}": panel for i, panel in enumerate(panels)}
-        elif "kernel_panel_0" in values and self.staircase is None:
-            number = sum(name.startswith("kernel_panel_") for name in values)
-            panels = [values.pop(f"kernel_panel_{i}") for i in range(number)]
+        elif names and values.keys() >= set(names) and self.staircase is None:
             degrees = self.source_degrees[0], self.degrees[0]
             stairs = Staircase(*degrees, self.strict, number)
+            panels = [values.pop(name) for name in names]
             values["kernel"] = ops.convert_to_numpy(stairs.join(panels))
         return values
 

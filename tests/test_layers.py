@@ -236,3 +236,11 @@ def test_weights_of_another_shape_are_refused(form):
     other.build((None, 3))
     with pytest.raises(ValueError, match="another architecture"):
         load_weights(layer, other)
+
+
+def test_panels_that_are_not_numbered_through_are_refused_in_words():
+    layer = MaskedDense([0, 1, 2], [0, 1, 2])
+    layer.build((None, 3))
+    panels = {f"kernel_panel_{i}": np.ones((3, 1)) for i in (0, 2, 3)}
+    with pytest.raises(ValueError, match="another architecture"):
+        layer.load_own_variables({**panels, "bias": np.zeros(3)})
