@@ -95,7 +95,7 @@ class Autoregressive(keras.layers.Layer):
             )
         self.context_size = int(context_shape[-1]) if context_shape else 0
         if not self._form_is_fixed:
-            self.hear_through(None)
+            self.hear_through(self.encoder)
         if self.num_masks > 1:
             # One position for all replicas: the cycle advances once per global step.
             self.position = self.add_weight(
