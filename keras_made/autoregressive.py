@@ -26,23 +26,26 @@ class Autoregressive(keras.layers.Layer):
         num_masks: number K of structures in the cycle, one per training step.
         encoder: object with `num_features` and `encode(x)` that turns each entry of x
             into features, `(..., *event_shape)` to `(..., *event_shape, num_features)`,
-            such as a `Categorical` conditional. None: the number itself is the feature.
-            `AutoregressiveDensity` sets the one that its conditional wants.
+            such as a `Categorical` conditional. None: the first owner decides, such as
+            an `AutoregressiveDensity` whose conditional wants one; else the number
+            itself is the feature. See `hear_through`.
 
     Call arguments:
-        x: `(..., *event_shape)`, any number of leading batch axes.
+        x: `(..., *event_shape)`, any number of leading batch axes. An axis of unknown
+            width is taken to be as wide as the network's events.
         context: `(..., C)`, known before the first entry. Needed at every call when it
-            was there at the first.
+            was there at the first. Its leading axes and those of x are broadcast.
         row: structure to use, from 0 to K-1. None: the next of the cycle when training,
             row 0 otherwise.
         training: whether to advance the cycle and apply dropout.
 
     Output shape:
-        `(..., *event_shape, num_params)`, or `(..., *event_shape)` for None.
+        `(..., *event_shape, num_params)`, or `(..., *event_shape)` for None; the
+        leading axes are those of x and context, broadcast.
 
     Raises:
         ValueError: for a wrong shape, a missing or undeclared context, a row that is
-            not there.
+            not there, an owner that wants entries heard in another form than they are.
     """
 
     # The density asks these two: do the structures of the cycle differ in nothing but
@@ -71,6 +74,8 @@ class Autoregressive(keras.layers.Layer):
         if isinstance(encoder, dict):
             encoder = keras.saving.deserialize_keras_object(encoder)
         self.encoder = encoder
+        # A form that the caller chose holds for every owner.
+        self._form_is_given = self._form_is_fixed = encoder is not None
         self.event_shape = event_shape and tuple(event_shape)
         self.context_size = 0
 
@@ -83,7 +88,14 @@ class Autoregressive(keras.layers.Layer):
                 )
             self.event_shape = (int(x_shape[-1]),)
         self._check_event(x_shape)
+        if context_shape and context_shape[-1] is None:
+            raise ValueError(
+                "The last axis of `context` must have a known width. Received: context "
+                f"of shape {tuple(context_shape)}."
+            )
         self.context_size = int(context_shape[-1]) if context_shape else 0
+        if not self._form_is_fixed:
+            self.hear_through(self.encoder)
         if self.num_masks > 1:
             # One position for all replicas: the cycle advances once per global step.
             self.position = self.add_weight(
@@ -114,6 +126,36 @@ class Autoregressive(keras.layers.Layer):
         """Features in which one entry reaches the network."""
         return self.encoder.num_features if self.encoder else 1
 
+    def hear_through(self, encoder) -> None:
+        """Fix the form in which entries reach the network, as its owners do.
+
+        A network hears entries in one form only. The first owner that asks (a density,
+        an average, a flow) fixes it, and so does building, to plain numbers. An encoder
+        that was passed to the constructor stays, whatever an owner would like.
+
+        Args:
+            encoder: as for the constructor; None: plain numbers.
+
+        Raises:
+            ValueError: if the network hears entries in another form already.
+        """
+        self._check_form(encoder)
+        if not self._form_is_fixed:
+            self.encoder, self._form_is_fixed = encoder, True
+
+    def _check_form(self, encoder):
+        if not self._form_is_fixed or self._form_is_given:
+            return
+        if not is_same_form(self.encoder, encoder):
+            raise ValueError(
+                f"A network hears entries in one form, and this {type(self).__name__} "
+                f"hears {describe_form(self.encoder)}, as its first owner or the call "
+                f"that built it had it. Received: an owner that wants it to hear "
+                f"{describe_form(encoder)}. Give each a network of its own, make the "
+                "density before the network is called, or make the network with "
+                "encoder=<what all its owners are to use>."
+            )
+
     def ranks(self, row: int = 0) -> np.ndarray:
         """The step at which each entry is generated, ints of `event_shape`."""
         self._check_row(row)
@@ -136,12 +178,39 @@ class Autoregressive(keras.layers.Layer):
     def call(self, x, context=None, row=None, training=False):
         self._check_event(x.shape)
         row = self._resolve_row(row, training)
-        context = self._check_context(context, x)
-        params = self.compute_params(self.encode(x), context, row, training)
+        features = self.encode(self._of_known_shape(x))
+        context = self._check_context(context)
+        if context is not None:
+            context = ops.cast(context, self.compute_dtype)
+            features, context = self._broadcast(features, context)
+        params = self.compute_params(features, context, row, training)
         return params if self.num_params else params[..., 0]
 
+    def _of_known_shape(self, x):
+        """x with the width of its event, where TensorFlow does not know it."""
+        rank = len(x.shape) - len(self.event_shape)
+        if None not in x.shape[rank:]:
+            return x
+        return ops.reshape(x, (*ops.shape(x)[:rank], *self.event_shape))
+
+    def _broadcast(self, features, context):
+        """Both with the leading axes that they have together."""
+        axes = len(self.event_shape) + 1
+        batch, own = tuple(features.shape[:-axes]), tuple(context.shape[:-1])
+        broadcast_axes(batch, own)
+        if batch == own and None not in batch:
+            return features, context
+        # Products broadcast axes of unknown length too, and are exact for ones.
+        first = ops.ones_like(features[(..., *[0] * axes)])
+        ones = first * ops.ones_like(context[..., 0])
+        return features * ones[(..., *[None] * axes)], context * ones[..., None]
+
     def compute_output_shape(self, x_shape, context_shape=None):
-        return (*x_shape, self.num_params) if self.num_params else tuple(x_shape)
+        event = self.event_shape or tuple(x_shape[-1:])
+        batch = tuple(x_shape[: len(x_shape) - len(event)])
+        if context_shape is not None:
+            batch = broadcast_axes(batch, tuple(context_shape[:-1]))
+        return (*batch, *event, self.num_params) if self.num_params else batch + event
 
     def encode(self, x):
         """Entries `(...)` to features `(..., num_features)`, in the compute dtype."""
@@ -277,13 +346,15 @@ class Autoregressive(keras.layers.Layer):
 
     def _check_event(self, shape):
         expected = self.event_shape
-        if tuple(shape[len(shape) - len(expected) :]) != tuple(expected):
+        event = tuple(shape[max(0, len(shape) - len(expected)) :])
+        pairs = zip(event, expected, strict=False)
+        if len(event) < len(expected) or any(n not in (None, m) for n, m in pairs):
             raise ValueError(
                 f"{type(self).__name__} was made for events of shape {expected}. "
                 f"Received: input of shape {tuple(shape)}."
             )
 
-    def _check_context(self, context, x):
+    def _check_context(self, context):
         if context is None:
             if self.context_size:
                 raise ValueError(
@@ -292,18 +363,17 @@ class Autoregressive(keras.layers.Layer):
                     f"(..., {self.context_size})."
                 )
             return None
-        if context.shape[-1] != self.context_size:
+        if context.shape[-1] not in (None, self.context_size):
             raise ValueError(
                 f"`context` must have size {self.context_size}, as when the network "
                 f"was built. Received: context of shape {tuple(context.shape)}. "
                 "A network first called without context has none."
             )
-        context = ops.cast(context, self.compute_dtype)
-        batch_rank = len(x.shape) - len(self.event_shape)
-        if len(context.shape) == batch_rank + 1:
-            return context
-        shape = (*ops.shape(x)[:batch_rank], self.context_size)
-        return ops.broadcast_to(context, shape)
+        if context.shape[-1] is None:
+            context = ops.reshape(
+                context, (*ops.shape(context)[:-1], self.context_size)
+            )
+        return context
 
     def _check_row(self, row):
         if isinstance(row, int | np.integer) and not 0 <= row < self.num_masks:
@@ -321,6 +391,25 @@ class Autoregressive(keras.layers.Layer):
         row = ops.mod(ops.convert_to_tensor(self.position), self.num_masks)
         self.position.assign(ops.mod(row + 1, self.num_masks))
         return row
+
+    # Keras quantizes layers inside the network, which its constructor does not know of.
+
+    def get_build_config(self):
+        config, quantized = super().get_build_config(), {}
+        for index, layer in enumerate(self._flatten_layers(include_self=False)):
+            if layer.quantization_mode is not None:
+                own = keras.saving.serialize_keras_object(layer.quantization_config)
+                quantized[str(index)] = [layer.quantization_mode, own]
+        return {**config, "quantized": quantized} if config and quantized else config
+
+    def build_from_config(self, config):
+        config = dict(config)
+        quantized = config.pop("quantized", {})
+        super().build_from_config(config)
+        layers = list(self._flatten_layers(include_self=False))
+        for index, (mode, own) in quantized.items():
+            own = keras.saving.deserialize_keras_object(own)
+            layers[int(index)].quantize(mode, config=own)
 
     def get_config(self):
         config = {
@@ -374,6 +463,31 @@ def generate(network, draw, batch, context=None, row=0, order=None, dtype="float
     )
     loop = ops.while_loop(lambda t, *_: t < num_steps, run_block, loop)
     return loop[2], loop[3]
+
+
+def is_same_form(encoder, other) -> bool:
+    """Do entries reach a network alike through both? None stands for plain numbers."""
+    if encoder is None or other is None or type(encoder) is not type(other):
+        return encoder is other
+    return encoder is other or encoder.get_config() == other.get_config()
+
+
+def describe_form(encoder) -> str:
+    return "plain numbers" if encoder is None else f"entries through {encoder!r}"
+
+
+def broadcast_axes(axes, others):
+    """The axes of two shapes together, None being of unknown length."""
+    rank, result = max(len(axes), len(others)), []
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in (axes, others)]
+    for m, n in zip(*padded, strict=True):
+        if m != n and 1 not in (m, n) and None not in (m, n):
+            raise ValueError(
+                "The leading axes of `x` and `context` must be equal, or such that one "
+                f"can be repeated to fit the other. Received: {axes} and {others}."
+            )
+        result.append(n if m == 1 or (m is None and n != 1) else m)
+    return tuple(result)
 
 
 def check_event_shape(event_shape, *axes):

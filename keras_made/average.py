@@ -6,7 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import Autoregressive
+from keras_made.autoregressive import (
+    Autoregressive,
+    describe_form,
+    is_same_form,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -24,8 +28,10 @@ class NetworkAverage(Autoregressive):
     geometric mean of the conditionals, normalised entry by entry, and log p of a row is
     at least the mean of the networks' own.
 
-    The networks may be of different kinds. They go on being layers of their own: what
-    trains or changes one of them changes the average.
+    The networks may be of different kinds, and of different precision: each computes in
+    its own, and the mean is taken in that of the average, its `dtype`. They go on being
+    layers of their own: what trains or changes one of them changes the average. They
+    all hear entries in one form, that of those which have one already.
 
     Args:
         networks: at least one `Autoregressive`, with the same `num_params` and
@@ -71,16 +77,36 @@ class NetworkAverage(Autoregressive):
             first.num_params,
             num_masks=first.num_masks,
             event_shape=_shared_event_shape(networks),
-            encoder=next((n.encoder for n in networks if n.encoder), None),
             **layer_kwargs,
         )
         self.networks = networks
+        self._share_form()
+
+    def _share_form(self):
+        """Let all networks hear entries as those do whose form is fixed, if any."""
+        fixed = [network for network in self.networks if network._form_is_fixed]
+        if fixed:
+            self.hear_through(fixed[0].encoder)
+            self._form_is_given = any(n._form_is_given for n in self.networks)
+
+    def hear_through(self, encoder) -> None:
+        """As `Autoregressive.hear_through`, for all networks or for none."""
+        super().hear_through(encoder)
+        if not self._form_is_given:
+            for network in self.networks:
+                network.hear_through(encoder)
+
+    def _check_form(self, encoder):
+        super()._check_form(encoder)
+        if not self._form_is_given:
+            for network in self.networks:
+                network._check_form(encoder)
 
     def build(self, x_shape, context_shape=None):
+        self._share_form()
         super().build(x_shape, context_shape)
         for network in self.networks:
             if not network.built:
-                network.encoder = network.encoder or self.encoder
                 shape = network.event_shape or (self.event_size,)
                 network.build((None, *shape), context_shape)
         self._check_built()
@@ -96,16 +122,29 @@ class NetworkAverage(Autoregressive):
     def ranks(self, row: int = 0) -> np.ndarray:
         return self.networks[0].ranks(row).reshape(self._require_event_shape())
 
-    def compute_params(self, features, context, row, training):
-        batch = tuple(ops.shape(features)[: -1 - len(self.event_shape)])
-        shape = (*batch, *self.event_shape, self.params_per_entry)
+    def call(self, x, context=None, row=None, training=False):
+        self._check_event(x.shape)
+        row = self._resolve_row(row, training)
+        context = self._check_context(context)
+        batch = ops.shape(x)[: len(x.shape) - len(self.event_shape)]
         params = []
+        # Each network hears x itself: in its own precision, as it does step by step.
         for network in self.networks:
-            heard = (*batch, *network.event_shape, self.num_features)
-            heard = ops.reshape(features, heard)
-            own = network.compute_params(heard, context, row, training)
-            params.append(ops.reshape(own, shape))
-        return sum(params) / len(params)
+            heard = ops.reshape(x, (*batch, *network.event_shape))
+            own = network(heard, context, row=row, training=training)
+            params.append(self._in_own_shape(own, network))
+        return self._mean(params)
+
+    def _in_own_shape(self, params, network):
+        """The parameters of one network, in the shape of the average's events."""
+        trailing = (self.num_params,) if self.num_params else ()
+        axes = len(network.event_shape) + len(trailing)
+        batch = ops.shape(params)[: len(params.shape) - axes]
+        return ops.reshape(params, (*batch, *self.event_shape, *trailing))
+
+    def _mean(self, params):
+        # Divided first: a sum of large logits could leave the range of half precision.
+        return sum(ops.cast(own, self.compute_dtype) / len(params) for own in params)
 
     @property
     def floats_per_event(self) -> int:
@@ -155,7 +194,7 @@ class NetworkAverage(Autoregressive):
         for k, network in enumerate(self.networks):
             own, states[str(k)] = step(network, state[str(k)])
             params.append(own)
-        return sum(params) / len(params), states
+        return self._mean(params), states
 
     # Checks ---------------------------------------------------------------------------
 
@@ -181,7 +220,7 @@ class NetworkAverage(Autoregressive):
         for name in ("num_params", "num_masks", "encoder"):
             config.pop(name)
         networks = [keras.saving.serialize_keras_object(n) for n in self.networks]
-        for network in networks:
+        for network in networks if self.built else []:
             network.pop("build_config", None)  # They are built with the average.
         return {**config, "networks": networks}
 
@@ -209,9 +248,18 @@ def _check_networks(networks):
     for k, network in enumerate(others, start=1):
         for name in ("num_params", "num_masks"):
             _check_equal(name, getattr(first, name), getattr(network, name), k)
-        if first.encoder and network.encoder:
-            encoders = [n.encoder.get_config() for n in (first, network)]
-            _check_equal("encoder", *encoders, k)
+    fixed = [(k, n) for k, n in enumerate(networks) if n._form_is_fixed]
+    for k, network in fixed[1:]:
+        if not is_same_form(fixed[0][1].encoder, network.encoder):
+            expected, received = (
+                f"{describe_form(n.encoder)} (num_features={n.num_features})"
+                for n in (fixed[0][1], network)
+            )
+            raise ValueError(
+                "All networks must hear entries in one form, through one `encoder`. "
+                f"Expected: {expected}, as in networks[{fixed[0][0]}]. Received: "
+                f"{received} in networks[{k}]."
+            )
     return first
 
 

@@ -87,7 +87,6 @@ class AutoregressiveDensity(LikelihoodModel):
                 f"per entry. Received: network with {network.params_per_entry}. Make "
                 f"it with num_params={self.conditional.num_params}."
             )
-        self._attach_encoder()
         self.normalization = normalization
         self._check_normalization()
         self.rows = None if rows is None else [int(row) for row in rows]
@@ -95,6 +94,8 @@ class AutoregressiveDensity(LikelihoodModel):
             network._check_row(row)
         if self.rows == []:
             raise ValueError("`rows` must name at least one structure, or be None.")
+        # Last: a density that was refused has left the network as it was.
+        self._attach_encoder()
 
     def _check_normalization(self):
         layer = self.normalization
@@ -113,18 +114,13 @@ class AutoregressiveDensity(LikelihoodModel):
 
     def _attach_encoder(self):
         """Let the network hear entries in the form that the conditional gives them."""
-        network, conditional = self.network, self.conditional
-        encodes = type(conditional).encode is not conditionals.Conditional.encode
-        if not encodes or network.encoder is not None:
-            return
-        if network.built and conditional.num_features != 1:
-            raise ValueError(
-                f"The network was built on plain numbers, and {conditional!r} gives "
-                f"{conditional.num_features} features per entry. Make the density "
-                "before the network is called, or the network with "
-                "encoder=<the conditional>."
-            )
-        network.encoder = conditional
+        conditional, plain = self.conditional, conditionals.Conditional.encode
+        # A table of plain numbers is one too.
+        kinds = [conditional]
+        if isinstance(conditional, conditionals.Columns):
+            kinds = conditional.kinds
+        encodes = any(type(kind).encode is not plain for kind in kinds)
+        self.network.hear_through(conditional if encodes else None)
 
     @property
     def event_shape(self):

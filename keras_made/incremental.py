@@ -15,6 +15,10 @@ time, and until then no mask lets it be heard.
 The order of the variables is `(1, D)`, shared by the batch, or `(batch, D)`, each
 example's own. A shared one sorts the kernels once, and all that a block needs lies
 together; else each example gathers its own entries.
+
+Companion weights of the first layer say which entries are known, and that depends on
+the order: an entry then brings, beside its features, a one that is there once it is
+known, and the companion weights are the row of the kernel that hears it.
 """
 
 import math
@@ -86,7 +90,9 @@ class Incremental:
     def __init__(self, made):
         self.made = made
         self.size = made.event_size
-        self.features = made.num_features
+        # What an entry brings: its features, and a one for companion weights to hear.
+        self.companion = made.companion and len(made.hidden_units) > 0
+        self.features = made.num_features + self.companion
         self.params = made.params_per_entry
         self.length = block_length(self.size)
         self.windows = [make_windows(d, self.size) for d in made.hidden_degree_rows]
@@ -108,18 +114,26 @@ class Incremental:
         return state | self._open_block(state, ops.convert_to_tensor(0, "int32"))
 
     def _start_layer(self, i, layer, batch, context, row, order):
-        windows, width = self.windows[i], self.size * self.features
+        windows = self.windows[i]
         kernel = ops.convert_to_tensor(layer.kernel)
         bias = ops.convert_to_tensor(layer.bias)[None]
+        companion = None
         if layer.companion:
-            mask = ops.cast(layer.mask(row), kernel.dtype)
-            companion = ops.multiply(layer.companion_kernel, mask)
-            bias = bias + ops.sum(companion, axis=0)
-        if i == 0 and context is not None:
-            bias = bias + ops.matmul(ops.cast(context, kernel.dtype), kernel[width:])
+            companion = ops.convert_to_tensor(layer.companion_kernel)
         if i == 0:
-            kernel = self._entries_by_rank(kernel[:width], self.features, 0, order)
+            kernel, heard = self._split_context(kernel, context)
+            bias = bias + heard
+            if companion is not None:
+                ones = ops.ones((1, self.made.context_size), kernel.dtype)
+                companion, heard = self._split_context(companion, ones)
+                bias = bias + heard
+            kernel = self._with_known(kernel, companion)
+            kernel = self._entries_by_rank(kernel, self.features, 0, order)
         else:
+            if companion is not None:
+                # Between hidden layers the mask is that of the degrees, in any order.
+                mask = ops.cast(layer.mask(row), kernel.dtype)
+                bias = bias + ops.sum(ops.multiply(companion, mask), axis=0)
             kernel = self._units_by_degree(kernel, i - 1, row, 0)
         degrees = ops.take(self.made.hidden_degree_rows[i], row, axis=0)
         return {
@@ -132,8 +146,34 @@ class Incremental:
             f"h_block_{i}": self._zeros(batch, windows.width),
         }
 
+    def _split_context(self, kernel, context):
+        """The rows of a kernel that hear entries, and what the others hear."""
+        width = self.size * self.made.num_features
+        if context is None or not self.made.context_size:
+            return kernel[:width], 0.0
+        return kernel[:width], ops.matmul(
+            ops.cast(context, kernel.dtype), kernel[width:]
+        )
+
+    def _with_known(self, kernel, companion=None):
+        """A kernel over entries, with a row for the one that comes with each of them.
+
+        Args:
+            kernel: `(D x num_features, units)`.
+            companion: weights of that shape, or None for a layer that has none.
+        """
+        if not self.companion:
+            return kernel
+        units = kernel.shape[1]
+        kernel = ops.reshape(kernel, (self.size, -1, units))
+        known = ops.zeros((self.size, 1, units), kernel.dtype)
+        if companion is not None:
+            known = ops.reshape(companion, (self.size, -1, units))
+            known = ops.sum(known, axis=1, keepdims=True)
+        return ops.reshape(ops.concatenate([kernel, known], axis=1), (-1, units))
+
     def _start_outputs(self, context, row, order):
-        made, width = self.made, self.size * self.features
+        made = self.made
         bias, state = 0.0, {}
         if made.output_layer is not None:
             kernel = ops.convert_to_tensor(made.output_layer.kernel)
@@ -143,12 +183,11 @@ class Incremental:
             bias = bias + ops.convert_to_tensor(made.output_layer.bias)[None]
         if made.direct_layer is not None:
             kernel = ops.convert_to_tensor(made.direct_layer.kernel)
+            kernel, heard = self._split_context(kernel, context)
+            bias = bias + heard
             state["kernel_direct"] = self._entries_by_rank(
-                kernel[:width], self.features, 0, order
+                self._with_known(kernel), self.features, 0, order
             )
-            if context is not None:
-                context = ops.cast(context, kernel.dtype)
-                bias = bias + ops.matmul(context, kernel[width:])
             if made.direct_layer.use_bias:
                 bias = bias + ops.convert_to_tensor(made.direct_layer.bias)[None]
         if _is_shared(order):
@@ -194,9 +233,11 @@ class Incremental:
     def _hear(self, state, x_last, t, is_new):
         """Write the entry of rank t-1 into its block, or zero if it is not new."""
         entry = _columns(state["order"], ops.maximum(t - 1, 0), 1)
-        features = ops.reshape(
-            self.made.encode_entries(x_last, entry), (-1, self.features)
-        )
+        features = self.made.encode_entries(x_last, entry)
+        features = ops.reshape(features, (-1, self.made.num_features))
+        if self.companion:
+            one = ops.ones_like(features[:, :1])
+            features = ops.concatenate([features, one], axis=1)
         dtype = state["x"].dtype
         features = ops.cast(features, dtype) * ops.cast(is_new, dtype)
         place = ((t - 1) % self.length) * self.features

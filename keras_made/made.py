@@ -292,7 +292,8 @@ class MADE(Autoregressive):
     @property
     def floats_per_order(self) -> int:
         # The output kernels' columns of one block, gathered and laid out anew.
-        rows = self.event_size * self.num_features + sum(self.hidden_units[-1:])
+        rows = self.event_size * (self.num_features + self.companion)
+        rows += sum(self.hidden_units[-1:])
         return 3 * rows * self.block_length * self.params_per_entry
 
     def start(self, batch, context=None, row=0, order=None):

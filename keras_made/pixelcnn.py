@@ -83,11 +83,12 @@ class PixelCNN(ImageNetwork):
                 sources,
                 self.map_degrees,
                 self.kernel_size,
+                self.context_size,
                 strict=index == 0,
                 dtype=self.dtype_policy,
                 name=f"gated_{index}",
             )
-            layer.build(self.context_size)
+            layer.build()
             self.gated_layers.append(layer)
             sources = self.map_degrees
 
@@ -132,11 +133,15 @@ class GatedLayer(keras.layers.Layer):
         source_degrees: channel of each input map.
         degrees: channel of each unit.
         kernel_size: width of the kernels, odd.
+        context_size: width of the context, 0 for none.
         strict: whether this is the first layer, which must not hear the entry itself.
     """
 
-    def __init__(self, source_degrees, degrees, kernel_size, strict, **kwargs):
+    def __init__(
+        self, source_degrees, degrees, kernel_size, context_size, strict, **kwargs
+    ):
         super().__init__(**kwargs)
+        self.context_size = context_size
         self.strict = strict
         self.units, self.inputs = len(degrees), len(source_degrees)
         gates = np.tile(degrees, 2)
@@ -147,17 +152,20 @@ class GatedLayer(keras.layers.Layer):
         # Rows above are earlier in all their channels: this connection needs no mask.
         self.down = keras.layers.Dense(2 * self.units, dtype=self.dtype_policy)
         self.out = MaskedDense(degrees, degrees, dtype=self.dtype_policy)
-        self.context = keras.layers.Dense(
-            4 * self.units, use_bias=False, dtype=self.dtype_policy
-        )
+        # A layer that nothing calls does not exist: Keras would try to quantize it.
+        self.context = None
+        if context_size:
+            self.context = keras.layers.Dense(
+                4 * self.units, use_bias=False, dtype=self.dtype_policy
+            )
 
-    def build(self, context_size):
+    def build(self):
         self.rows.build((None, None, None, self.inputs))
         self.row.build((None, None, None, self.inputs))
         self.down.build((None, 2 * self.units))
         self.out.build((None, self.units))
-        if context_size:
-            self.context.build((None, context_size))
+        if self.context is not None:
+            self.context.build((None, self.context_size))
         self.built = True
 
     def look_up(self, vertical, context):

@@ -97,9 +97,13 @@ class PixelRNN(ImageNetwork):
         self.row_layers = []
         for index in range(self.num_layers):
             layer = RowLSTM(
-                degrees, self.kernel_size, dtype=self.dtype_policy, name=f"row_{index}"
+                degrees,
+                self.kernel_size,
+                self.context_size,
+                dtype=self.dtype_policy,
+                name=f"row_{index}",
             )
-            layer.build(self.context_size)
+            layer.build()
             self.row_layers.append(layer)
 
     def hear(self, x, context):
@@ -154,10 +158,12 @@ class RowLSTM(keras.layers.Layer):
     Args:
         degrees: channel of each map.
         kernel_size: width of the kernels along the rows, odd.
+        context_size: width of the context, 0 for none.
     """
 
-    def __init__(self, degrees, kernel_size, **kwargs):
+    def __init__(self, degrees, kernel_size, context_size, **kwargs):
         super().__init__(**kwargs)
+        self.context_size = context_size
         self.units = len(degrees)
         gates = np.tile(degrees, 4)
         self.along = MaskedConv2D(
@@ -172,16 +178,19 @@ class RowLSTM(keras.layers.Layer):
             dtype=self.dtype_policy,
         )
         self.out = MaskedDense(degrees, degrees, dtype=self.dtype_policy)
-        self.context = keras.layers.Dense(
-            4 * self.units, use_bias=False, dtype=self.dtype_policy
-        )
+        # A layer that nothing calls does not exist: Keras would try to quantize it.
+        self.context = None
+        if context_size:
+            self.context = keras.layers.Dense(
+                4 * self.units, use_bias=False, dtype=self.dtype_policy
+            )
 
-    def build(self, context_size):
+    def build(self):
         self.along.build((None, None, None, self.units))
         self.down.build((None, None, self.units))
         self.out.build((None, self.units))
-        if context_size:
-            self.context.build((None, context_size))
+        if self.context is not None:
+            self.context.build((None, self.context_size))
         self.built = True
 
     def remember(self, x, context, before=None):

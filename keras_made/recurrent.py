@@ -1,6 +1,7 @@
 """Recurrent: sequences by a cell that remembers, as a char-RNN."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import (
@@ -13,6 +14,7 @@ from keras_made.layers import delay
 CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
 # Log-odds against what cannot be: their exponential is zero, and their sum finite.
 IMPOSSIBLE = -1e9
+IMPOSSIBLE_IN_HALF = -1e4  # In float16 the other is infinite.
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -141,8 +143,13 @@ class Recurrent(Autoregressive):
 
     def _after_end(self, ended, params):
         """The parameters, where a sequence is over those that leave only `end`."""
-        is_end = ops.one_hot(self.end, self.num_params, dtype=params.dtype)
-        return ops.where(ended[..., None], (1.0 - is_end) * IMPOSSIBLE, params)
+        is_half = keras.backend.standardize_dtype(params.dtype) == "float16"
+        only_end = np.full(
+            self.num_params, IMPOSSIBLE_IN_HALF if is_half else IMPOSSIBLE
+        )
+        only_end[self.end] = 0.0
+        only_end = ops.convert_to_tensor(only_end, params.dtype)
+        return ops.where(ended[..., None], only_end, params)
 
     def start(self, batch, context=None, row=0, order=None):
         """As `Autoregressive.start`; a step is one step of the cells."""

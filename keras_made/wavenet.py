@@ -113,11 +113,12 @@ class WaveNet(Autoregressive):
                 skip_units,
                 self.kernel_size,
                 dilation,
+                self.context_size,
                 is_last=index == len(self.dilations) - 1,
                 dtype=policy,
                 name=f"residual_{index}",
             )
-            layer.build(self.context_size)
+            layer.build()
             self.gated_layers.append(layer)
         self.head = [
             keras.layers.Dense(skip_units, activation="relu", dtype=policy),
@@ -204,28 +205,36 @@ class ResidualLayer(keras.layers.Layer):
         skip_units: width of the skip connection.
         kernel_size: places heard.
         dilation: distance between them.
+        context_size: width of the context, 0 for none.
         is_last: no layer hears the residual stream after this one.
     """
 
-    def __init__(self, units, skip_units, kernel_size, dilation, is_last, **kwargs):
+    def __init__(
+        self, units, skip_units, kernel_size, dilation, context_size, is_last, **kwargs
+    ):
         super().__init__(**kwargs)
         self.units = units
+        self.context_size = context_size
         self.is_last = is_last
         policy = self.dtype_policy
         self.conv = CausalConv1D(
             2 * units, kernel_size, dilation=dilation, dtype=policy
         )
-        self.context = keras.layers.Dense(2 * units, use_bias=False, dtype=policy)
-        self.residual = keras.layers.Dense(units, dtype=policy)
+        # A layer that nothing calls does not exist: Keras would try to quantize it.
+        self.context = self.residual = None
+        if context_size:
+            self.context = keras.layers.Dense(2 * units, use_bias=False, dtype=policy)
+        if not is_last:
+            self.residual = keras.layers.Dense(units, dtype=policy)
         self.skip = keras.layers.Dense(skip_units, dtype=policy)
 
-    def build(self, context_size):
+    def build(self):
         self.conv.build((None, self.units))
         self.skip.build((None, self.units))
-        if not self.is_last:
+        if self.residual is not None:
             self.residual.build((None, self.units))
-        if context_size:
-            self.context.build((None, context_size))
+        if self.context is not None:
+            self.context.build((None, self.context_size))
         self.built = True
 
     def call(self, h, past, context):
