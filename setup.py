@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(
@@ -27,7 +27,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=["keras_made"],
+    packages=find_packages(include=["keras_made", "keras_made.*"]),
     package_data={"keras_made": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=[

@@ -1,7 +1,7 @@
 """Autoregressive density estimation in Keras 3, built around MADE."""
 
 from keras_made.autoregressive import Autoregressive
-from keras_made.average import NetworkAverage
+from keras_made.networks.average import NetworkAverage
 from keras_made.conditionals import (
     Bernoulli,
     Categorical,
@@ -14,12 +14,12 @@ from keras_made.conditionals import (
 from keras_made.density import AutoregressiveDensity
 from keras_made.export import export_saved_model
 from keras_made.likelihood import LikelihoodModel
-from keras_made.made import MADE
-from keras_made.nade import NADE
-from keras_made.pixelcnn import PixelCNN
-from keras_made.pixelrnn import PixelRNN
-from keras_made.recurrent import Recurrent
-from keras_made.wavenet import WaveNet
+from keras_made.networks.made import MADE
+from keras_made.networks.nade import NADE
+from keras_made.networks.pixelcnn import PixelCNN
+from keras_made.networks.pixelrnn import PixelRNN
+from keras_made.networks.recurrent import Recurrent
+from keras_made.networks.wavenet import WaveNet
 
 __all__ = [
     "MADE",

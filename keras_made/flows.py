@@ -35,7 +35,7 @@ from keras_made.bijectors import (
 )
 from keras_made.compiling import run_in_chunks
 from keras_made.likelihood import LikelihoodModel, seed_generator, split_shapes
-from keras_made.made import MADE
+from keras_made.networks.made import MADE
 from keras_made.masks import make_orderings
 
 tfb, tfd = tfp.bijectors, tfp.distributions

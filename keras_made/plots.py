@@ -29,7 +29,7 @@ def plot_connectivity(network, row: int = 0):
     Reference:
         Germain et al. 2015, figure 1, https://arxiv.org/abs/1502.03509
     """
-    from keras_made.made import MADE
+    from keras_made.networks.made import MADE
 
     if not isinstance(network, MADE):
         raise ValueError(

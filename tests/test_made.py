@@ -14,7 +14,7 @@ from laws import (
 )
 
 from keras_made import MADE, AutoregressiveDensity, Categorical
-from keras_made.incremental import block_length, make_windows
+from keras_made.networks.incremental import block_length, make_windows
 from keras_made.masks import make_hidden_degrees
 
 pytestmark = pytest.mark.neutral

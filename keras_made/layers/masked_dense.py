@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.masks import connect, count_connections, image_mask
-from keras_made.staircase import Staircase
+from keras_made.layers.staircase import Staircase
 
 # From this size on, panels are faster than one masked kernel.
 STAIRCASE_WEIGHTS = 100_000
@@ -47,7 +47,7 @@ class MaskedDense(keras.layers.Layer):
         kernel_initializer: initializer of W and U.
         kernel_regularizer: penalty on the connected weights of W and U.
         kernel_form: how W is stored. `"masked"`: whole. `"staircase"`: what the mask
-            keeps, as a few panels (see `keras_made.staircase`); for one structure, no
+            keeps, as a few panels (see `keras_made.layers.staircase`); for one structure, no
             companion, and a penalty that is L1 or L2 or both. `"auto"`: the staircase
             where it can be had and the kernel is large enough to gain by it. The
             results are the same up to rounding.

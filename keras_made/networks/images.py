@@ -10,7 +10,7 @@ from keras_made.autoregressive import (
     check_event_shape,
     check_positive,
 )
-from keras_made.layers import MaskedDense
+from keras_made.layers.masked_dense import MaskedDense
 
 
 class ImageNetwork(Autoregressive):

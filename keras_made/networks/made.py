@@ -8,8 +8,8 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive, check_positive
-from keras_made.incremental import Incremental, block_length
-from keras_made.layers import MaskedDense, another_initializer, check_kernel_form
+from keras_made.networks.incremental import Incremental, block_length
+from keras_made.layers.masked_dense import MaskedDense, another_initializer, check_kernel_form
 from keras_made.masks import (
     CONTEXT_DEGREE,
     check_ordering,

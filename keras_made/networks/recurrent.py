@@ -9,7 +9,7 @@ from keras_made.autoregressive import (
     check_event_shape,
     check_positive,
 )
-from keras_made.layers import delay
+from keras_made.layers.masked_dense import delay
 
 CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
 # Log-odds against what cannot be: their exponential is zero, and their sum finite.

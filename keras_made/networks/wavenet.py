@@ -8,7 +8,7 @@ from keras_made.autoregressive import (
     check_event_shape,
     check_positive,
 )
-from keras_made.layers import CausalConv1D, delay
+from keras_made.layers.masked_dense import CausalConv1D, delay
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

@@ -1,0 +1,1 @@
+"""Layers: weights times structure, and nothing else."""

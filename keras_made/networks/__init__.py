@@ -1,0 +1,1 @@
+"""Networks that keep the contract of `keras_made.autoregressive`."""
