@@ -16,9 +16,9 @@ class Autoregressive(keras.layers.Layer):
 
     A network maps an event x to the parameters of every entry at once; those of entry
     i depend only on entries of smaller rank (and on the context). To add one, write
-    `compute_params`, and `ranks` when the order is not that of the entries. Everything
-    that samples works from there, recomputing the network at every step; override
-    `start` and `step` to reuse what is already computed.
+    `compute_params`, and `make_ranks` when the order is not that of the entries.
+    Everything that samples works from there, recomputing the network at every step;
+    override `start`, `open` and `step` to reuse what is already computed.
 
     Args:
         num_params: parameters per entry. None: one, without an axis of its own.
@@ -35,8 +35,8 @@ class Autoregressive(keras.layers.Layer):
             width is taken to be as wide as the network's events.
         context: `(..., C)`, known before the first entry. Needed at every call when it
             was there at the first. Its leading axes and those of x are broadcast.
-        row: structure to use, from 0 to K-1. None: the next of the cycle when training,
-            row 0 otherwise.
+        structure: which of the K to use, from 0 to K-1. None: the next of the cycle
+            when training, structure 0 otherwise.
         training: whether to advance the cycle and apply dropout.
 
     Output shape:
@@ -44,7 +44,7 @@ class Autoregressive(keras.layers.Layer):
         leading axes are those of x and context, broadcast.
 
     Raises:
-        ValueError: for a wrong shape, a missing or undeclared context, a row that is
+        ValueError: for a wrong shape, a missing or undeclared context, a structure that is
             not there, an owner that wants entries heard in another form than they are.
     """
 
@@ -76,8 +76,10 @@ class Autoregressive(keras.layers.Layer):
         self.encoder = encoder
         # A form that the caller chose holds for every owner.
         self._form_is_given = self._form_is_fixed = encoder is not None
-        self.event_shape = event_shape and tuple(event_shape)
+        self._given_event_shape = event_shape and tuple(event_shape)
+        self.event_shape = self._given_event_shape
         self.context_size = 0
+        self._all_ranks = None
 
     def build(self, x_shape, context_shape=None):
         if self.event_shape is None:
@@ -156,18 +158,35 @@ class Autoregressive(keras.layers.Layer):
                 "encoder=<what all its owners are to use>."
             )
 
-    def ranks(self, row: int = 0) -> np.ndarray:
-        """The step at which each entry is generated, ints of `event_shape`."""
-        self._check_row(row)
-        return np.arange(self.event_size).reshape(self.event_shape)
+    def make_ranks(self) -> np.ndarray:
+        """When each entry is generated, in every structure: ints (K, *event_shape)."""
+        return np.arange(self.event_size).reshape(1, *self.event_shape)
 
-    def compute_params(self, features, context, row, training):
+    @property
+    def all_ranks(self) -> np.ndarray:
+        """What `make_ranks` gave, made once."""
+        if self._all_ranks is None:
+            self._require_event_shape()
+            self._all_ranks = self.make_ranks()
+        return self._all_ranks
+
+    def ranks(self, structure: int = 0) -> np.ndarray:
+        """The step at which each entry is generated, ints of `event_shape`."""
+        self.check_structure(structure)
+        return self.all_ranks[structure].copy()
+
+    def orders(self) -> np.ndarray:
+        """Entries in order of generation, for all structures: ints (K, event_size)."""
+        ranks = self.all_ranks.reshape(self.num_masks, -1)
+        return np.argsort(ranks, axis=1, kind="stable").astype("int32")
+
+    def compute_params(self, features, context, structure, training):
         """The parameters of every entry: what a new network writes.
 
         Args:
             features: floats `(..., *event_shape, num_features)`.
             context: floats `(..., C)` with the same leading axes, or None.
-            row: integer scalar, a number or a tensor.
+            structure: integer scalar, a number or a tensor.
             training: bool.
 
         Returns:
@@ -175,15 +194,15 @@ class Autoregressive(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def call(self, x, context=None, row=None, training=False):
+    def call(self, x, context=None, structure=None, training=False):
         self._check_event(x.shape)
-        row = self._resolve_row(row, training)
+        structure = self._resolve_structure(structure, training)
         features = self.encode(self._of_known_shape(x))
         context = self._check_context(context)
         if context is not None:
             context = ops.cast(context, self.compute_dtype)
             features, context = self._broadcast(features, context)
-        params = self.compute_params(features, context, row, training)
+        params = self.compute_params(features, context, structure, training)
         return params if self.num_params else params[..., 0]
 
     def _of_known_shape(self, x):
@@ -240,12 +259,19 @@ class Autoregressive(keras.layers.Layer):
         """About how many floats more it takes when it is drawn in its own `order`."""
         return 0
 
-    # One step at a time -------------------------------------------------------------
+    # One rank at a time: `start` once, `open` at the first step of every block, and
+    # `step` for every rank inside an open block. A network whose steps share work does
+    # it when a block is opened; for others there is one block.
 
     @property
-    def num_steps(self) -> int:
+    def num_ranks(self) -> int:
         """Number of steps in which an event is generated."""
-        return int(self.ranks().max()) + 1
+        return int(self.all_ranks[0].max()) + 1
+
+    @property
+    def block_length(self) -> int:
+        """Number of steps between two calls of `open`."""
+        return self.num_ranks
 
     @property
     def step_size(self) -> int:
@@ -259,23 +285,16 @@ class Autoregressive(keras.layers.Layer):
             )
         return int(counts[0])
 
-    def orders(self) -> np.ndarray:
-        """Entries in order of generation, for all structures: ints (K, event_size)."""
-        rows = range(self.num_masks)
-        return np.stack(
-            [np.argsort(self.ranks(row).ravel(), kind="stable") for row in rows]
-        ).astype("int32")
-
-    def start(self, batch, context=None, row=0, order=None):
+    def start(self, batch, context=None, structure=0, order=None):
         """The state before the first step.
 
         Args:
             batch: number of examples.
             context: `(batch, C)` or None.
-            row: structure to use: an integer scalar.
+            structure: which of the K to use: an integer scalar.
             order: entries in the order in which each example wants them, ints
                 `(batch, event_size)` or `(1, event_size)`, for networks that are
-                `orderings_only` or `order_agnostic`. None: that of `row`.
+                `orderings_only` or `order_agnostic`. None: that of `structure`.
 
         Returns:
             A dict of tensors.
@@ -283,56 +302,50 @@ class Autoregressive(keras.layers.Layer):
         if order is not None:
             raise ValueError(
                 f"{type(self).__name__} generates in the orderings that it was made "
-                "with. Pass `row` instead of `order`."
+                "with. Pass `structure` instead of `order`."
             )
         state = {
             "x": ops.zeros((batch, self.event_size), self.value_dtype),
-            "row": ops.convert_to_tensor(row, "int32"),
+            "structure": ops.convert_to_tensor(structure, "int32"),
         }
         return state if context is None else {**state, "context": context}
 
-    def step(self, state, x_last, t):
-        """The parameters of the entries of rank t.
-
-        The default recomputes the whole network: `num_steps` passes for an event.
+    def open(self, state, x_last, t):
+        """The state at the beginning of the block whose first step is t.
 
         Args:
             state: what `start` or the last `step` returned.
             x_last: entries of rank t-1, `(batch, step_size)`; not looked at for t = 0.
             t: integer scalar, a number or a tensor.
+        """
+        return state
+
+    def step(self, state, x_last, t):
+        """The parameters of the entries of rank t, inside a block that is open.
+
+        The default recomputes the whole network: `num_ranks` passes for an event.
+
+        Args:
+            state: what `open` or the last `step` returned.
+            x_last: as for `open`.
+            t: as for `open`.
 
         Returns:
             `(params, state)`, params being `(batch, step_size, num_params)`.
         """
         size, width = self.event_size, self.step_size
-        order = ops.take(self.orders(), state["row"], axis=0)
+        order = ops.take(self.orders(), state["structure"], axis=0)
         place = ops.argsort(order)
         is_last = ops.equal(place // width, t - 1)
         x = ops.where(is_last, ops.take(x_last, place % width, axis=1), state["x"])
         params = self(
             ops.reshape(x, (-1, *self.event_shape)),
             state.get("context"),
-            row=state["row"],
+            structure=state["structure"],
         )
         params = ops.reshape(params, (-1, size, self.params_per_entry))
         now = ops.slice(order, (t * width,), (width,))
         return ops.take(params, now, axis=1), {**state, "x": x}
-
-    # Generation runs in blocks of steps. A network whose steps share work opens each
-    # block once and advances cheaply inside it; for others there is one block.
-
-    @property
-    def block_length(self) -> int:
-        """Number of steps between two calls of `open`."""
-        return self.num_steps
-
-    def open(self, state, x_last, t):
-        """The state at the beginning of the block whose first step is t."""
-        return state
-
-    def advance(self, state, x_last, t):
-        """As `step`, inside a block that is open."""
-        return self.step(state, x_last, t)
 
     # Checks ---------------------------------------------------------------------------
 
@@ -375,22 +388,25 @@ class Autoregressive(keras.layers.Layer):
             )
         return context
 
-    def _check_row(self, row):
-        if isinstance(row, int | np.integer) and not 0 <= row < self.num_masks:
+    def check_structure(self, structure):
+        """Raise a ValueError for the number of a structure that is not there."""
+        known = isinstance(structure, int | np.integer)
+        if known and not 0 <= structure < self.num_masks:
             raise ValueError(
-                f"`row` must be from 0 to {self.num_masks - 1}, one of the "
-                f"{self.num_masks} structures (`num_masks`). Received: row={row}."
+                f"`structure` must be from 0 to {self.num_masks - 1}, one of the "
+                f"{self.num_masks} structures (`num_masks`). Received: structure="
+                f"{structure}."
             )
 
-    def _resolve_row(self, row, training):
-        self._check_row(row)
-        if row is not None:
-            return row
+    def _resolve_structure(self, structure, training):
+        self.check_structure(structure)
+        if structure is not None:
+            return structure
         if self.num_masks == 1 or not training:
             return 0
-        row = ops.mod(ops.convert_to_tensor(self.position), self.num_masks)
-        self.position.assign(ops.mod(row + 1, self.num_masks))
-        return row
+        structure = ops.mod(ops.convert_to_tensor(self.position), self.num_masks)
+        self.position.assign(ops.mod(structure + 1, self.num_masks))
+        return structure
 
     # Keras quantizes layers inside the network, which its constructor does not know of.
 
@@ -416,53 +432,11 @@ class Autoregressive(keras.layers.Layer):
             **super().get_config(),
             "num_params": self.num_params,
             "num_masks": self.num_masks,
+            "event_shape": self._given_event_shape and list(self._given_event_shape),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
         }
         config.pop("autocast", None)
         return config
-
-
-def generate(network, draw, batch, context=None, row=0, order=None, dtype="float32"):
-    """The one generation loop: sampling, imputation and inversion are its uses.
-
-    Args:
-        network: an `Autoregressive` layer that is built.
-        draw: function of `(params, t)`, with params `(batch, step_size, num_params)`,
-            that returns the entries of step t, `(batch, step_size)`, and what to add to
-            each example's total, `(batch,)`.
-        batch: number of examples.
-        context: `(batch, C)` or None.
-        row: structure to use, an integer scalar.
-        order: ints `(batch, event_size)`, or None for that of `row`.
-        dtype: of the parameters that `draw` is given and of what it returns.
-
-    Returns:
-        `(values, total)`: floats `(num_steps, batch, step_size)` in order of
-        generation, and floats `(batch,)`.
-    """
-    num_steps, width = network.num_steps, network.step_size
-
-    def advance(t, x_last, values, total, state):
-        params, state = network.advance(state, x_last, t)
-        x_last, increment = draw(ops.cast(params, dtype), t)
-        values = ops.slice_update(values, (t, 0, 0), x_last[None])
-        return t + 1, x_last, values, total + increment, state
-
-    def run_block(t, x_last, values, total, state):
-        state = network.open(state, x_last, t)
-        end = ops.minimum(t + network.block_length, num_steps)
-        loop = (t, x_last, values, total, state)
-        return ops.while_loop(lambda t, *_: t < end, advance, loop)
-
-    loop = (
-        ops.convert_to_tensor(0, "int32"),
-        ops.zeros((batch, width), dtype),
-        ops.zeros((num_steps, batch, width), dtype),
-        ops.zeros((batch,), dtype),
-        network.start(batch, context, row, order),
-    )
-    loop = ops.while_loop(lambda t, *_: t < num_steps, run_block, loop)
-    return loop[2], loop[3]
 
 
 def is_same_form(encoder, other) -> bool:

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_made import conditionals
-from keras_made.autoregressive import Autoregressive, check_positive, generate
+from keras_made.autoregressive import Autoregressive, check_positive
+from keras_made.generation import generate
 from keras_made.compiling import run_in_chunks
 from keras_made.likelihood import (
     LikelihoodModel,

@@ -6,7 +6,7 @@ import pytest
 from laws import reload, set_random_weights, to_numpy
 
 from keras_made import MADE
-from keras_made.layers.masked_dense import STAIRCASE_WEIGHTS, MaskedDense
+from keras_made.layers import STAIRCASE_WEIGHTS, MaskedDense
 from keras_made.masks import connect, count_connections
 from keras_made.layers.staircase import Staircase
 

@@ -35,7 +35,7 @@ from keras_made import (
     Recurrent,
     WaveNet,
 )
-from keras_made.layers.masked_dense import CausalConv1D, MaskedConv2D
+from keras_made.layers import CausalConv1D, MaskedConv2D
 from keras_made.masks import image_mask, image_reach
 
 pytestmark = pytest.mark.neutral

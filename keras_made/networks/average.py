@@ -40,7 +40,7 @@ class NetworkAverage(Autoregressive):
         **layer_kwargs: `name`, `dtype`, `trainable` of any Keras layer.
 
     Call arguments:
-        As those of `Autoregressive`; `row` is the structure of every network.
+        As those of `Autoregressive`; `structure` is the structure of every network.
 
     Output shape:
         `(..., *event_shape)`, or `(..., *event_shape, num_params)`.
@@ -119,19 +119,20 @@ class NetworkAverage(Autoregressive):
     def orderings_only(self) -> bool:
         return all(network.orderings_only for network in self.networks)
 
-    def ranks(self, row: int = 0) -> np.ndarray:
-        return self.networks[0].ranks(row).reshape(self._require_event_shape())
+    def make_ranks(self):
+        shape = (self.num_masks, *self.event_shape)
+        return self.networks[0].all_ranks.reshape(shape)
 
-    def call(self, x, context=None, row=None, training=False):
+    def call(self, x, context=None, structure=None, training=False):
         self._check_event(x.shape)
-        row = self._resolve_row(row, training)
+        structure = self._resolve_structure(structure, training)
         context = self._check_context(context)
         batch = ops.shape(x)[: len(x.shape) - len(self.event_shape)]
         params = []
         # Each network hears x itself: in its own precision, as it does step by step.
         for network in self.networks:
             heard = ops.reshape(x, (*batch, *network.event_shape))
-            own = network(heard, context, row=row, training=training)
+            own = network(heard, context, structure=structure, training=training)
             params.append(self._in_own_shape(own, network))
         return self._mean(params)
 
@@ -156,25 +157,21 @@ class NetworkAverage(Autoregressive):
 
     # One step at a time: each network in its own way ----------------------------------
 
-    def start(self, batch, context=None, row=0, order=None):
+    def start(self, batch, context=None, structure=0, order=None):
         return {
-            str(k): network.start(batch, context, row, order)
+            str(k): network.start(batch, context, structure, order)
             for k, network in enumerate(self.networks)
         }
-
-    def step(self, state, x_last, t):
-        return self._steps(state, lambda network, own: network.step(own, x_last, t))
 
     @property
     def block_length(self) -> int:
         # Blocks that do not begin together are opened by `step`, each in its time.
         lengths = self._block_lengths()
-        return lengths.pop() if len(lengths) == 1 else self.num_steps
+        return lengths.pop() if len(lengths) == 1 else self.num_ranks
 
     def _block_lengths(self):
         """Of the networks that open blocks at all."""
-        opening = [n for n in self.networks if type(n).open is not Autoregressive.open]
-        return {network.block_length for network in opening}
+        return {network.block_length for network in self.networks if _opens(network)}
 
     def open(self, state, x_last, t):
         if len(self._block_lengths()) > 1:
@@ -184,16 +181,14 @@ class NetworkAverage(Autoregressive):
             for k, network in enumerate(self.networks)
         }
 
-    def advance(self, state, x_last, t):
-        if len(self._block_lengths()) > 1:
-            return self.step(state, x_last, t)
-        return self._steps(state, lambda network, own: network.advance(own, x_last, t))
-
-    def _steps(self, state, step):
-        params, states = [], {}
+    def step(self, state, x_last, t):
+        apart, params, states = len(self._block_lengths()) > 1, [], {}
         for k, network in enumerate(self.networks):
-            own, states[str(k)] = step(network, state[str(k)])
-            params.append(own)
+            own = state[str(k)]
+            if apart and _opens(network):
+                own = _open_in_time(network, own, x_last, t)
+            own_params, states[str(k)] = network.step(own, x_last, t)
+            params.append(own_params)
         return self._mean(params), states
 
     # Checks ---------------------------------------------------------------------------
@@ -203,12 +198,12 @@ class NetworkAverage(Autoregressive):
         for k, network in enumerate(others, start=1):
             for name in ("event_size", "num_features", "context_size"):
                 _check_equal(name, getattr(first, name), getattr(network, name), k)
-            for row in range(self.num_masks):
-                ranks = [n.ranks(row).ravel().tolist() for n in (first, network)]
+            for structure in range(self.num_masks):
+                ranks = [n.ranks(structure).ravel().tolist() for n in (first, network)]
                 if ranks[0] != ranks[1]:
                     raise ValueError(
                         "Networks in different orderings have no average that is a "
-                        f"density. Expected, in structure {row}, ranks={ranks[0]}, as "
+                        f"density. Expected, in structure {structure}, ranks={ranks[0]}, as "
                         f"in networks[0]. Received: ranks={ranks[1]} in "
                         f"networks[{k}]. Give them one `ordering` and `seed`, or mix "
                         "their densities instead."
@@ -217,12 +212,24 @@ class NetworkAverage(Autoregressive):
     def get_config(self):
         config = super().get_config()
         # These are the networks' own.
-        for name in ("num_params", "num_masks", "encoder"):
+        for name in ("num_params", "num_masks", "event_shape", "encoder"):
             config.pop(name)
         networks = [keras.saving.serialize_keras_object(n) for n in self.networks]
         for network in networks if self.built else []:
             network.pop("build_config", None)  # They are built with the average.
         return {**config, "networks": networks}
+
+
+def _opens(network):
+    """Does the network do anything when a block begins?"""
+    return type(network).open is not Autoregressive.open
+
+
+def _open_in_time(network, state, x_last, t):
+    begins = ops.equal(t % network.block_length, 0)
+    return ops.cond(
+        begins, lambda: network.open(state, x_last, t), lambda: dict(state)
+    )
 
 
 def _deserialized(network):

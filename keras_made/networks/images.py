@@ -10,7 +10,7 @@ from keras_made.autoregressive import (
     check_event_shape,
     check_positive,
 )
-from keras_made.layers.masked_dense import MaskedDense
+from keras_made.layers import MaskedDense
 
 
 class ImageNetwork(Autoregressive):
@@ -127,7 +127,7 @@ class ImageNetwork(Autoregressive):
         """
         raise NotImplementedError
 
-    def compute_params(self, features, context, row, training):
+    def compute_params(self, features, context, structure, training):
         batch = ops.shape(features)[: len(features.shape) - len(self.event_shape) - 1]
         x = self._as_maps(features, self.event_shape[0])
         if context is not None:
@@ -152,9 +152,9 @@ class ImageNetwork(Autoregressive):
         """Number of entries of a row."""
         return math.prod(self.event_shape[1:])
 
-    def start(self, batch, context=None, row=0, order=None):
+    def start(self, batch, context=None, structure=0, order=None):
         """As `Autoregressive.start`; a step costs one row of the image."""
-        state = super().start(batch, context, row, order)
+        state = super().start(batch, context, structure, order)
         if context is not None:
             state["context"] = ops.cast(context, self.compute_dtype)
         return {**state, **self._above(state, 0)}
@@ -163,7 +163,7 @@ class ImageNetwork(Autoregressive):
         state = self._write(state, x_last, t)
         return {**state, **self._above(state, t // self.block_length)}
 
-    def advance(self, state, x_last, t):
+    def step(self, state, x_last, t):
         state, length = self._write(state, x_last, t), self.block_length
         first = t // length * length
         entries = first + ops.arange(length, dtype="int32")[None]
@@ -172,9 +172,6 @@ class ImageNetwork(Autoregressive):
         maps = self.hear_row(self._as_maps(features, 1), state.get("context"), state)
         params = ops.reshape(self._finish(maps), (-1, length, self.params_per_entry))
         return ops.take(params, ops.reshape(t - first, (1,)), axis=1), state
-
-    def step(self, state, x_last, t):
-        return self.advance(self.open(state, x_last, t), x_last, t)
 
     def _write(self, state, x_last, t):
         """The state once x_last is known; before the first step there is none."""
@@ -189,12 +186,12 @@ class ImageNetwork(Autoregressive):
         x = x * ops.cast(is_known, x.dtype)[:, None, None]
         return self.hear_above(x, state.get("context"), r)
 
-    def connectivity(self, row: int = 0) -> np.ndarray:
+    def connectivity(self, structure: int = 0) -> np.ndarray:
         """What the network lets through: bools (event_size, event_size).
 
         `[i, j]` says whether the parameters of entry i can hear entry j.
         """
-        self._check_row(row)
+        self.check_structure(structure)
         return self.reach().T
 
     @property
@@ -204,7 +201,6 @@ class ImageNetwork(Autoregressive):
     def get_config(self):
         return {
             **super().get_config(),
-            "event_shape": list(self.event_shape),
             "units": self.units,
             "num_layers": self.num_layers,
             "kernel_size": self.kernel_size,

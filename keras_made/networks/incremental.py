@@ -95,25 +95,27 @@ class Incremental:
         self.features = made.num_features + self.companion
         self.params = made.params_per_entry
         self.length = block_length(self.size)
-        self.windows = [make_windows(d, self.size) for d in made.hidden_degree_rows]
+        self.windows = [make_windows(d, self.size) for d in made.unit_degrees]
+        self.orders = made.orders()
+        self.natural = np.all(self.orders == np.arange(self.size))
 
-    def start(self, batch, context, row, order):
+    def start(self, batch, context, structure, order):
         made, padding = self.made, -self.size % self.length
         # The natural order needs no sorting.
-        natural = np.all(made.rank_rows == np.arange(self.size))
-        self.in_place = order is None and natural and not padding
+        in_place = order is None and self.natural and not padding
         if order is None:
-            order = ops.take(made.orders(), row, axis=0)[None]
+            order = ops.take(self.orders, structure, axis=0)[None]
         # Padded steps never run; whichever entry they name stays zero.
         state = {"order": ops.pad(ops.cast(order, "int32"), ((0, 0), (0, padding)))}
         state["x"] = self._zeros(batch, (self.size + padding) * self.features)
         state["x_block"] = self._zeros(batch, self.length * self.features)
+        order = None if in_place else state["order"]
         for i, layer in enumerate(made.hidden_layers):
-            state |= self._start_layer(i, layer, batch, context, row, state["order"])
-        state |= self._start_outputs(context, row, state["order"])
+            state |= self._start_layer(i, layer, batch, context, structure, order)
+        state |= self._start_outputs(context, structure, order)
         return state | self._open_block(state, ops.convert_to_tensor(0, "int32"))
 
-    def _start_layer(self, i, layer, batch, context, row, order):
+    def _start_layer(self, i, layer, batch, context, structure, order):
         windows = self.windows[i]
         kernel = ops.convert_to_tensor(layer.kernel)
         bias = ops.convert_to_tensor(layer.bias)[None]
@@ -132,16 +134,16 @@ class Incremental:
         else:
             if companion is not None:
                 # Between hidden layers the mask is that of the degrees, in any order.
-                mask = ops.cast(layer.mask(row), kernel.dtype)
+                mask = ops.cast(layer.mask(structure), kernel.dtype)
                 bias = bias + ops.sum(ops.multiply(companion, mask), axis=0)
-            kernel = self._units_by_degree(kernel, i - 1, row, 0)
-        degrees = ops.take(self.made.hidden_degree_rows[i], row, axis=0)
+            kernel = self._units_by_degree(kernel, i - 1, structure, 0)
+        degrees = ops.take(self.made.unit_degrees[i], structure, axis=0)
         return {
-            f"kernel_{i}": self._units_by_degree(kernel, i, row, 1),
-            f"bias_{i}": self._units_by_degree(bias, i, row, 1),
-            f"degrees_{i}": self._units_by_degree(degrees, i, row, 0),
-            f"starts_{i}": ops.take(windows.starts, row, axis=0),
-            f"offsets_{i}": ops.take(windows.offsets, row, axis=0),
+            f"kernel_{i}": self._units_by_degree(kernel, i, structure, 1),
+            f"bias_{i}": self._units_by_degree(bias, i, structure, 1),
+            f"degrees_{i}": self._units_by_degree(degrees, i, structure, 0),
+            f"starts_{i}": ops.take(windows.starts, structure, axis=0),
+            f"offsets_{i}": ops.take(windows.offsets, structure, axis=0),
             f"h_{i}": self._zeros(batch, layer.units),
             f"h_block_{i}": self._zeros(batch, windows.width),
         }
@@ -156,7 +158,7 @@ class Incremental:
         )
 
     def _with_known(self, kernel, companion=None):
-        """A kernel over entries, with a row for the one that comes with each of them.
+        """A kernel over entries, with a row for the one that comes with each.
 
         Args:
             kernel: `(D x num_features, units)`.
@@ -172,13 +174,13 @@ class Incremental:
             known = ops.sum(known, axis=1, keepdims=True)
         return ops.reshape(ops.concatenate([kernel, known], axis=1), (-1, units))
 
-    def _start_outputs(self, context, row, order):
+    def _start_outputs(self, context, structure, order):
         made = self.made
         bias, state = 0.0, {}
         if made.output_layer is not None:
             kernel = ops.convert_to_tensor(made.output_layer.kernel)
             state["kernel_out"] = self._units_by_degree(
-                kernel, len(self.windows) - 1, row, 0
+                kernel, len(self.windows) - 1, structure, 0
             )
             bias = bias + ops.convert_to_tensor(made.output_layer.bias)[None]
         if made.direct_layer is not None:
@@ -190,7 +192,7 @@ class Incremental:
             )
             if made.direct_layer.use_bias:
                 bias = bias + ops.convert_to_tensor(made.direct_layer.bias)[None]
-        if _is_shared(order):
+        if order is None or _is_shared(order):
             state = {
                 name: self._entries_by_rank(kernel, self.params, 1, order)
                 for name, kernel in state.items()
@@ -200,32 +202,28 @@ class Incremental:
             state = {name: ops.transpose(kernel) for name, kernel in state.items()}
         return state | {"bias_out": self._entries_by_rank(bias, self.params, 1, order)}
 
-    def _units_by_degree(self, array, layer, row, axis):
+    def _units_by_degree(self, array, layer, structure, axis):
         """Put the units of a hidden layer, along `axis`, in order of degree."""
         order = self.windows[layer].order
         if np.all(order == np.arange(order.shape[1])):
             return array
-        return ops.take(array, ops.take(order, row, axis=0), axis=axis)
+        return ops.take(array, ops.take(order, structure, axis=0), axis=axis)
 
     def _entries_by_rank(self, array, width, axis, order):
-        """Put the entries, `width` numbers each, in the order that the batch shares."""
-        if self.in_place or not _is_shared(order):
+        """Put the entries, `width` numbers each, in the order that the batch shares.
+
+        An order of None is the one that they are in.
+        """
+        if order is None or not _is_shared(order):
             return array
         return ops.take(array, _places(order[0], width), axis=axis)
-
-    def step(self, state, x_last, t):
-        opens = ops.equal(t % self.length, 0)
-        state = ops.cond(
-            opens, lambda: self.open(state, x_last, t), lambda: dict(state)
-        )
-        return self.advance(state, x_last, t)
 
     def open(self, state, x_last, t):
         """Begin the block whose first step is t, and hear the entry of rank t-1."""
         state = self._hear(state, x_last, t, ops.greater(t, 0))
         return state | self._open_block(state, t)
 
-    def advance(self, state, x_last, t):
+    def step(self, state, x_last, t):
         """Step t of a block that is open."""
         state = self._hear(state, x_last, t, ops.greater(t % self.length, 0))
         return self._compute(state, t)

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive, check_positive
 from keras_made.networks.incremental import Incremental, block_length
-from keras_made.layers.masked_dense import MaskedDense, another_initializer, check_kernel_form
+from keras_made.layers import MaskedDense, another_initializer, check_kernel_form
 from keras_made.masks import (
     CONTEXT_DEGREE,
     check_ordering,
@@ -65,8 +65,8 @@ class MADE(Autoregressive):
         x: `(..., D)`, any number of leading batch axes.
         context: `(..., C)`. Every hidden unit hears all of it, and every output hears
             units that hear it, the first output included.
-        row: structure to use; None: the next of the cycle when training, row 0
-            otherwise.
+        structure: which of the K to use; None: the next of the cycle when training,
+            structure 0 otherwise.
         training: whether to advance the cycle and apply dropout.
 
     Output shape:
@@ -134,9 +134,9 @@ class MADE(Autoregressive):
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_form = check_kernel_form(kernel_form)
         self.seed = check_seed(seed)
-        self._check_structure()
+        self._check_cycle()
 
-    def _check_structure(self):
+    def _check_cycle(self):
         make_hidden_degrees(self.hidden_degrees, self.hidden_units, 2)
         if self.num_masks > 1 and "random" not in (self.ordering, self.hidden_degrees):
             raise ValueError(
@@ -154,20 +154,45 @@ class MADE(Autoregressive):
     def orderings_only(self) -> bool:
         return self.hidden_degrees == "even" or not self.hidden_units
 
+    def make_ranks(self):
+        shape = (self.num_masks, *self.event_shape)
+        size, masks = self.event_size, self.num_masks
+        return make_orderings(self.ordering, size, masks, self.seed).reshape(shape)
+
     def build(self, x_shape, context_shape=None):
         super().build(x_shape, context_shape)
-        self._make_structure()
-        features = np.repeat(self.rank_rows, self.num_features, axis=1)
+        self.unit_degrees = make_hidden_degrees(
+            self.hidden_degrees,
+            self.hidden_units,
+            self.event_size,
+            self.context_size > 0,
+            self.num_masks,
+            self.seed,
+            share_equal_widths=self.residual,
+        )
+        ranks = self.all_ranks.reshape(self.num_masks, -1)
         context = np.full((self.num_masks, self.context_size), CONTEXT_DEGREE)
+        features = np.repeat(ranks, self.num_features, axis=1)
         inputs = np.concatenate([features, context], axis=1)
-        outputs = np.repeat(self.rank_rows, self.params_per_entry, axis=1)
+        outputs = np.repeat(ranks, self.params_per_entry, axis=1)
+        self._make_layers(inputs, outputs)
+        for layer in self.masked_layers:
+            layer.build((None, layer.source_degrees.shape[1]))
+        self.dropouts = [
+            keras.layers.Dropout(self.dropout, seed=self.seed + index)
+            for index in range(len(self.hidden_layers) if self.dropout else 0)
+        ]
+        self.incremental = Incremental(self)
+
+    def _make_layers(self, inputs, outputs):
+        """Layers between inputs and outputs of these degrees, each `(K, width)`."""
         shared = {
             "kernel_regularizer": self.kernel_regularizer,
             "kernel_form": self.kernel_form,
             "dtype": self.dtype_policy,
         }
         self.hidden_layers, sources = [], inputs
-        for index, degrees in enumerate(self.hidden_degree_rows):
+        for index, degrees in enumerate(self.unit_degrees):
             layer = MaskedDense(
                 sources,
                 degrees,
@@ -199,28 +224,9 @@ class MADE(Autoregressive):
                 name="direct",
                 **shared,
             )
-        for layer in self.masked_layers:
-            layer.build((None, layer.source_degrees.shape[1]))
-        self.dropouts = [
-            keras.layers.Dropout(self.dropout, seed=self.seed + index)
-            for index in range(len(self.hidden_layers) if self.dropout else 0)
-        ]
 
     def _initializer(self, index):
         return another_initializer(self.kernel_initializer, index)
-
-    def _make_structure(self):
-        size, seed = self.event_size, self.seed
-        self.rank_rows = make_orderings(self.ordering, size, self.num_masks, seed)
-        self.hidden_degree_rows = make_hidden_degrees(
-            self.hidden_degrees,
-            self.hidden_units,
-            size,
-            self.context_size > 0,
-            self.num_masks,
-            seed,
-            share_equal_widths=self.residual,
-        )
 
     @property
     def masked_layers(self) -> list[MaskedDense]:
@@ -232,57 +238,40 @@ class MADE(Autoregressive):
         units = self.hidden_units
         return self.residual and index > 0 and units[index] == units[index - 1]
 
-    def compute_params(self, features, context, row, training):
-        batch = ops.shape(features)[:-2]
+    def compute_params(self, features, context, structure, training):
+        batch = ops.shape(features)[: -1 - len(self.event_shape)]
         width = self.event_size * self.num_features
         inputs = ops.reshape(features, (*batch, width))
         if context is not None:
             inputs = ops.concatenate([inputs, context], axis=-1)
         h = inputs
         for index, layer in enumerate(self.hidden_layers):
-            hidden = layer(h, row=row)
+            hidden = layer(h, structure=structure)
             if self.dropout:
                 hidden = self.dropouts[index](hidden, training=training)
             h = hidden + h if self.is_residual(index) else hidden
         outputs = 0.0
         if self.output_layer is not None:
-            outputs = self.output_layer(h, row=row)
+            outputs = self.output_layer(h, structure=structure)
         if self.direct_layer is not None:
-            outputs = outputs + self.direct_layer(inputs, row=row)
-        return ops.reshape(outputs, (*batch, self.event_size, self.params_per_entry))
+            outputs = outputs + self.direct_layer(inputs, structure=structure)
+        return ops.reshape(outputs, (*batch, *self.event_shape, self.params_per_entry))
 
-    def ranks(self, row: int = 0) -> np.ndarray:
-        """The step, from 0 to D-1, at which each variable is generated: ints (D,)."""
-        self._require_event_shape()
-        self._check_row(row)
-        return self.rank_rows[row].copy()
-
-    def orders(self) -> np.ndarray:
-        return np.argsort(self.rank_rows, axis=1).astype("int32")
-
-    def connectivity(self, row: int = 0) -> np.ndarray:
+    def connectivity(self, structure: int = 0) -> np.ndarray:
         """What the masks let through: bools (D, D), `[i, j]` = output i can hear x_j.
 
         Under `"even"` degrees it is all that the ordering allows, unless a hidden layer
         is narrower than D-1 and there are no direct connections.
         """
-        ranks = self.ranks(row)
+        ranks = self.ranks(structure).ravel()
         reach = np.zeros((self.event_size, self.event_size), dtype=bool)
         if self.hidden_layers:
-            chain = [ranks, *(degrees[row] for degrees in self.hidden_degree_rows)]
+            chain = [ranks, *(degrees[structure] for degrees in self.unit_degrees)]
             masks = [connect(s, t) for s, t in itertools.pairwise(chain)]
             reach |= reachability([*masks, connect(chain[-1], ranks, strict=True)])
         if self.direct:
             reach |= connect(ranks, ranks, strict=True)
         return reach.T
-
-    @property
-    def num_steps(self) -> int:
-        return self.event_size
-
-    @property
-    def step_size(self) -> int:
-        return 1
 
     @property
     def floats_per_event(self) -> int:
@@ -294,28 +283,24 @@ class MADE(Autoregressive):
         # The output kernels' columns of one block, gathered and laid out anew.
         rows = self.event_size * (self.num_features + self.companion)
         rows += sum(self.hidden_units[-1:])
-        return 3 * rows * self.block_length * self.params_per_entry
+        return 3 * rows * block_length(self.event_size) * self.params_per_entry
 
-    def start(self, batch, context=None, row=0, order=None):
+    def start(self, batch, context=None, structure=0, order=None):
         """As `Autoregressive.start`; all D steps cost about one pass together."""
         if order is not None and not (self.orderings_only or self.order_agnostic):
-            return super().start(batch, context, row, order)
-        row = ops.convert_to_tensor(row, "int32")
-        return Incremental(self).start(batch, context, row, order)
-
-    def step(self, state, x_last, t):
-        t = ops.convert_to_tensor(t, "int32")
-        return Incremental(self).step(state, x_last, t)
+            return super().start(batch, context, structure, order)
+        structure = ops.convert_to_tensor(structure, "int32")
+        return self.incremental.start(batch, context, structure, order)
 
     @property
     def block_length(self) -> int:
-        return block_length(self.event_size)
+        return self.incremental.length
 
     def open(self, state, x_last, t):
-        return Incremental(self).open(state, x_last, t)
+        return self.incremental.open(state, x_last, t)
 
-    def advance(self, state, x_last, t):
-        return Incremental(self).advance(state, x_last, t)
+    def step(self, state, x_last, t):
+        return self.incremental.step(state, x_last, t)
 
     def get_config(self):
         return {

@@ -53,8 +53,8 @@ class NADE(Autoregressive):
         x: `(..., D)`.
         context: `(..., C)`. It is there before the first entry, and so is heard,
             non-linearly, by all.
-        row: ordering to use; None: the next of the cycle when training, row 0
-            otherwise.
+        structure: which ordering to use; None: the next of the cycle when training,
+            structure 0 otherwise.
         training: whether to advance the cycle.
 
     Output shape:
@@ -108,10 +108,14 @@ class NADE(Autoregressive):
     def order_agnostic(self) -> bool:
         return self.num_masks > 1
 
+    def make_ranks(self):
+        shape = (self.num_masks, *self.event_shape)
+        size, masks = self.event_size, self.num_masks
+        return make_orderings(self.ordering, size, masks, self.seed).reshape(shape)
+
     def build(self, x_shape, context_shape=None):
         super().build(x_shape, context_shape)
         size = self.event_size
-        self.rank_rows = make_orderings(self.ordering, size, self.num_masks, self.seed)
         # Named by what they are in the formula: W, U, b, V, c.
         self.kernel = self._add_kernel("kernel", size * self.num_features, self.units)
         self.context_kernel = None
@@ -156,10 +160,10 @@ class NADE(Autoregressive):
 
     # All entries at once ------------------------------------------------------------
 
-    def compute_params(self, features, context, row, training):
-        batch = ops.shape(features)[:-2]
+    def compute_params(self, features, context, structure, training):
+        batch = ops.shape(features)[: -1 - len(self.event_shape)]
         size, width = self.event_size, self.num_features
-        order = ops.take(self.orders(), row, axis=0)
+        order = ops.take(self.orders(), structure, axis=0)
         # A running sum of many terms is kept in the precision of the weights.
         dtype = self.variable_dtype
         x = ops.reshape(ops.cast(features, dtype), (-1, size, width))
@@ -175,7 +179,7 @@ class NADE(Autoregressive):
         params = ops.einsum("btu,tpu->btp", h, output) + bias
         params = ops.take(params, ops.argsort(order), axis=1)
         params = ops.cast(params, self.compute_dtype)
-        return ops.reshape(params, (*batch, size, self.params_per_entry))
+        return ops.reshape(params, (*batch, *self.event_shape, self.params_per_entry))
 
     def _running_sums(self, x, kernel):
         """What each step has heard of the entries before it: `(batch, D, units)`."""
@@ -203,19 +207,10 @@ class NADE(Autoregressive):
     def floats_per_event(self) -> int:
         return 4 * self.event_size * self.units
 
-    def ranks(self, row: int = 0) -> np.ndarray:
-        """The step, from 0 to D-1, at which each variable is generated: ints (D,)."""
-        self._require_event_shape()
-        self._check_row(row)
-        return self.rank_rows[row].copy()
-
-    def orders(self) -> np.ndarray:
-        return np.argsort(self.rank_rows, axis=1).astype("int32")
-
-    def start(self, batch, context=None, row=0, order=None):
+    def start(self, batch, context=None, structure=0, order=None):
         """As `Autoregressive.start`; a step costs O(units)."""
         if order is None:
-            order = ops.take(self.orders(), row, axis=0)[None]
+            order = ops.take(self.orders(), structure, axis=0)[None]
         a = self._first_sum(context, self.variable_dtype)
         return {
             "sum": ops.broadcast_to(a, (batch, self.units)),

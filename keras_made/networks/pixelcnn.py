@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.networks.images import ImageNetwork, take_row
-from keras_made.layers.masked_dense import MaskedConv2D, MaskedDense
+from keras_made.layers import MaskedConv2D, MaskedDense
 from keras_made.masks import image_mask, image_reach
 
 
@@ -39,7 +39,7 @@ class PixelCNN(ImageNetwork):
     Call arguments:
         x: `(..., *event_shape)`, any number of leading batch axes.
         context: `(..., C)`, such as a class; heard inside every gate.
-        row: not used; there is one structure.
+        structure: not used; there is one.
         training: not used.
 
     Output shape:

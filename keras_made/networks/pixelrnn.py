@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_made.autoregressive import check_positive
 from keras_made.networks.images import ImageNetwork, take_row
-from keras_made.layers.masked_dense import MaskedConv2D, MaskedDense
+from keras_made.layers import MaskedConv2D, MaskedDense
 from keras_made.masks import image_mask, image_reach
 
 
@@ -41,7 +41,7 @@ class PixelRNN(ImageNetwork):
     Call arguments:
         x: `(..., *event_shape)`, any number of leading batch axes.
         context: `(..., C)`, such as a class; heard inside every gate.
-        row: not used; there is one structure.
+        structure: not used; there is one.
         training: not used.
 
     Output shape:

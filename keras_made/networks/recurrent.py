@@ -9,7 +9,7 @@ from keras_made.autoregressive import (
     check_event_shape,
     check_positive,
 )
-from keras_made.layers.masked_dense import delay
+from keras_made.layers import delay
 
 CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}
 # Log-odds against what cannot be: their exponential is zero, and their sum finite.
@@ -46,7 +46,7 @@ class Recurrent(Autoregressive):
     Call arguments:
         x: `(..., length)`, any number of leading batch axes.
         context: `(..., C)`, one for the whole sequence; heard at every step.
-        row: not used; there is one structure.
+        structure: not used; there is one.
         training: not used.
 
     Output shape:
@@ -125,7 +125,7 @@ class Recurrent(Autoregressive):
         self.output_layer = keras.layers.Dense(self.params_per_entry, dtype=policy)
         self.output_layer.build((None, self.units))
 
-    def compute_params(self, features, context, row, training):
+    def compute_params(self, features, context, structure, training):
         batch, length = ops.shape(features)[:-2], self.event_size
         x = ops.reshape(features, (-1, length, self.num_features))
         h = delay(x, 1)
@@ -151,10 +151,10 @@ class Recurrent(Autoregressive):
         only_end = ops.convert_to_tensor(only_end, params.dtype)
         return ops.where(ended[..., None], only_end, params)
 
-    def start(self, batch, context=None, row=0, order=None):
+    def start(self, batch, context=None, structure=0, order=None):
         """As `Autoregressive.start`; a step is one step of the cells."""
         if order is not None:
-            return super().start(batch, context, row, order)
+            return super().start(batch, context, structure, order)
         state = {"ended": ops.zeros((batch,), "bool")}
         for i, cell in enumerate(self.cells):
             for j, h in enumerate(cell.get_initial_state(batch)):
@@ -186,7 +186,6 @@ class Recurrent(Autoregressive):
     def get_config(self):
         return {
             **super().get_config(),
-            "event_shape": list(self.event_shape),
             "units": self.units,
             "cell": self.cell,
             "num_layers": self.num_layers,

@@ -8,7 +8,7 @@ from keras_made.autoregressive import (
     check_event_shape,
     check_positive,
 )
-from keras_made.layers.masked_dense import CausalConv1D, delay
+from keras_made.layers import CausalConv1D, delay
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -43,7 +43,7 @@ class WaveNet(Autoregressive):
     Call arguments:
         x: `(..., length)`, any number of leading batch axes.
         context: `(..., C)`, one for the whole sequence; heard inside every gate.
-        row: not used; there is one structure.
+        structure: not used; there is one.
         training: not used.
 
     Output shape:
@@ -127,7 +127,7 @@ class WaveNet(Autoregressive):
         for layer in self.head:
             layer.build((None, skip_units))
 
-    def compute_params(self, features, context, row, training):
+    def compute_params(self, features, context, structure, training):
         h, skip = self.first_layer(delay(features, 1)), 0.0
         if context is not None:
             context = context[..., None, :]
@@ -143,10 +143,10 @@ class WaveNet(Autoregressive):
             x = layer(x)
         return x
 
-    def start(self, batch, context=None, row=0, order=None):
+    def start(self, batch, context=None, structure=0, order=None):
         """As `Autoregressive.start`; a step costs the depth and not the length."""
         if order is not None:
-            return super().start(batch, context, row, order)
+            return super().start(batch, context, structure, order)
         state = {
             f"ring_{index}": ops.zeros(
                 (layer.conv.delays[0], batch, self.units), self.compute_dtype
@@ -188,7 +188,6 @@ class WaveNet(Autoregressive):
     def get_config(self):
         return {
             **super().get_config(),
-            "event_shape": list(self.event_shape),
             "units": self.units,
             "num_layers": self.num_layers,
             "num_stacks": self.num_stacks,

@@ -1,0 +1,48 @@
+"""The one loop in which events are generated, rank by rank."""
+
+from keras import ops
+
+
+def generate(
+    network, draw, batch, context=None, structure=0, order=None, dtype="float32"
+):
+    """The one generation loop: sampling, imputation and inversion are its uses.
+
+    Args:
+        network: an `Autoregressive` layer that is built.
+        draw: function of `(params, t)`, with params `(batch, step_size, num_params)`,
+            that returns the entries of step t, `(batch, step_size)`, and what to add to
+            each example's total, `(batch,)`.
+        batch: number of examples.
+        context: `(batch, C)` or None.
+        structure: which of the K to use, an integer scalar.
+        order: ints `(batch, event_size)`, or None for that of `structure`.
+        dtype: of the parameters that `draw` is given and of what it returns.
+
+    Returns:
+        `(values, total)`: floats `(num_ranks, batch, step_size)` in order of
+        generation, and floats `(batch,)`.
+    """
+    num_ranks, width = network.num_ranks, network.step_size
+
+    def step(t, x_last, values, total, state):
+        params, state = network.step(state, x_last, t)
+        x_last, increment = draw(ops.cast(params, dtype), t)
+        values = ops.slice_update(values, (t, 0, 0), x_last[None])
+        return t + 1, x_last, values, total + increment, state
+
+    def run_block(t, x_last, values, total, state):
+        state = network.open(state, x_last, t)
+        end = ops.minimum(t + network.block_length, num_ranks)
+        loop = (t, x_last, values, total, state)
+        return ops.while_loop(lambda t, *_: t < end, step, loop)
+
+    loop = (
+        ops.convert_to_tensor(0, "int32"),
+        ops.zeros((batch, width), dtype),
+        ops.zeros((num_ranks, batch, width), dtype),
+        ops.zeros((batch,), dtype),
+        network.start(batch, context, structure, order),
+    )
+    loop = ops.while_loop(lambda t, *_: t < num_ranks, run_block, loop)
+    return loop[2], loop[3]
