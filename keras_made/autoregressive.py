@@ -138,6 +138,8 @@ class Autoregressive(keras.layers.Layer):
         row = self._resolve_row(row, training)
         context = self._check_context(context, x)
         params = self.compute_params(self.encode(x), context, row, training)
+        # What is made of layers of another precision still keeps to its own.
+        params = ops.cast(params, self.compute_dtype)
         return params if self.num_params else params[..., 0]
 
     def compute_output_shape(self, x_shape, context_shape=None):
