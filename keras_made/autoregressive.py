@@ -203,6 +203,8 @@ class Autoregressive(keras.layers.Layer):
             context = ops.cast(context, self.compute_dtype)
             features, context = self._broadcast(features, context)
         params = self.compute_params(features, context, structure, training)
+        # What is made of layers of another precision still keeps to its own.
+        params = ops.cast(params, self.compute_dtype)
         return params if self.num_params else params[..., 0]
 
     def _of_known_shape(self, x):
