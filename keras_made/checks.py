@@ -48,12 +48,26 @@ def first_batch(stream):
     if hasattr(stream, "element_spec"):
         return stream.element_spec, stream
     if isinstance(stream, keras.utils.PyDataset):
-        return stream[0], stream
+        batch = stream[0]
+        _refuse_none(batch)
+        return batch, stream
     batches = iter(stream)
     batch = next(batches, None)
     if is_generator(stream) and batch is not None:
         return batch, _again(batch, stream)
     return batch, stream
+
+
+def _refuse_none(batch):
+    """Keras cannot pass None from a `PyDataset` to TensorFlow."""
+    if keras.backend.backend() != "tensorflow" or not isinstance(batch, tuple | list):
+        return
+    if any(part is None for part in batch):
+        raise ValueError(
+            "On TensorFlow a batch of a `PyDataset` cannot hold None. Weights stand "
+            "beside a target without columns: "
+            "(x, np.zeros((len(x), 0)), sample_weight)."
+        )
 
 
 def _again(batch, generator):

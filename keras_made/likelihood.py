@@ -201,7 +201,9 @@ class LikelihoodModel(keras.Model):
         | `((x, context),)` | rows, each with its context |
         | `(x, None, w)`, `((x, context), None, w)` | the same, with weights `(n,)` |
 
-        `(x, context)` would be read as `(x, y)`, and is refused. A generator is read
+        `(x, context)` would be read as `(x, y)`, and is refused. A `PyDataset` on
+        TensorFlow, which cannot hold None, and loaders that cannot stack it, write
+        `np.zeros((n, 0))` in its place, a target without columns. A generator is read
         once, and does not tell how long it is: pass `steps_per_epoch`, and yield at
         least `epochs * steps_per_epoch` batches.
 
