@@ -52,7 +52,8 @@ def export_saved_model(
         RuntimeError: if what was written gives other numbers than the model.
     """
     _check(model, path, num_particles, overwrite)
-    path = os.path.abspath(os.fspath(path))
+    # A link stays, and what it points to is written anew.
+    path = os.path.realpath(os.fspath(path))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     # In the same folder, and so on the same disk: there a move is atomic.
     folder = tempfile.mkdtemp(prefix=".export-", dir=os.path.dirname(path))
@@ -270,7 +271,7 @@ def write_and_compare(model, write, path, format):
         "onnx": (_run_onnx, "ONNX Runtime"),
         "litert": (_run_litert, "LiteRT"),
     }[format]
-    path = os.path.abspath(os.fspath(path))
+    path = os.path.realpath(os.fspath(path))
     with tempfile.TemporaryDirectory(
         prefix=".export-", dir=os.path.dirname(path)
     ) as folder:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import operator
 import os
 import tempfile
 
@@ -9,9 +10,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made.checks import (
+    check_finite,
+    check_pieces,
+    check_weights,
+    first_batch,
+    is_generator,
+    is_stream,
+    is_tensor,
+    refuse_target,
+    to_array,
+)
 from keras_made.compiling import compiled, run_in_chunks
 
-ROWS_CHECKED_AT_ONCE = 16384
 # From this size on, XLA on a CPU saves more in an epoch or two than compiling costs.
 XLA_WEIGHTS = 1_000_000
 
@@ -25,6 +36,24 @@ class NegativeLogLikelihood(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return -y_pred
+
+
+class NegativeMean(keras.metrics.Mean):
+    """Mean over rows of -log p, in nats or in a unit of some nats.
+
+    Args:
+        name: of the metric.
+        unit: function without arguments; the nats of one unit.
+    """
+
+    def __init__(self, name, unit=lambda: 1.0):
+        super().__init__(name=name)
+        self._unit = unit
+        # What `EarlyStopping` and its kin go by when their mode is "auto".
+        self._direction = "down"
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        return super().update_state(-y_pred / self._unit(), sample_weight)
 
 
 class LikelihoodModel(keras.Model):
@@ -42,10 +71,9 @@ class LikelihoodModel(keras.Model):
         # and locations; networks cast what they hear.
         super().__init__(autocast=False, **kwargs)
         self._nll = NegativeLogLikelihood()
-        self._nll_tracker = keras.metrics.Mean(name="nll")
-        self._bits_tracker = keras.metrics.Mean(name="bits_per_dim")
         self._functions = {}
         self._xla_by_size = False
+        self._stream_seen = False
 
     # What a subclass writes -----------------------------------------------------------
 
@@ -73,7 +101,8 @@ class LikelihoodModel(keras.Model):
     # Keras's loop ---------------------------------------------------------------------
 
     def call(self, inputs, training=False):
-        x, context = split_inputs(inputs)
+        # Keras's loaders for torch, and some others, make lists of tuples.
+        x, context = split_inputs(tuple(inputs) if isinstance(inputs, list) else inputs)
         x = ops.cast(x, self.density_dtype)
         if context is not None:
             context = ops.cast(context, self.density_dtype)
@@ -108,7 +137,17 @@ class LikelihoodModel(keras.Model):
                     f"Received: {name}={kwargs[name]!r}. Leave it out."
                 )
         self._xla_by_size = kwargs.get("jit_compile", "auto") == "auto"
-        super().compile(optimizer=optimizer, **kwargs)
+        self._stream_seen = False
+        for name in ("metrics", "weighted_metrics"):
+            kwargs.pop(name, None)
+        # Among the metrics of `compile`, callbacks find which way is better.
+        metrics = [
+            NegativeMean("nll"),
+            NegativeMean(
+                "bits_per_dim", lambda: math.prod(self.event_shape) * math.log(2.0)
+            ),
+        ]
+        super().compile(optimizer=optimizer, weighted_metrics=metrics, **kwargs)
 
     def compile_from_config(self, config):
         # Keras asks models with a `compile` of their own to say how it is repeated.
@@ -125,10 +164,22 @@ class LikelihoodModel(keras.Model):
         return loss
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        bits = math.prod(self.event_shape) * math.log(2.0)
-        self._nll_tracker.update_state(-y_pred, sample_weight=sample_weight)
-        self._bits_tracker.update_state(-y_pred / bits, sample_weight=sample_weight)
-        return self.get_metrics_result()
+        # Metrics want a target of the form of what was predicted, and do not read it.
+        return super().compute_metrics(x, y_pred, y_pred, sample_weight)
+
+    # A step takes (data) or, on JAX, (state, data).
+
+    def train_step(self, *args):
+        refuse_target(args[-1])
+        return super().train_step(*args)
+
+    def test_step(self, *args):
+        refuse_target(args[-1])
+        return super().test_step(*args)
+
+    def predict_step(self, *args):
+        refuse_target(args[-1])
+        return super().predict_step(*args)
 
     def fit(
         self,
@@ -141,21 +192,59 @@ class LikelihoodModel(keras.Model):
     ):
         """Maximise the likelihood; arguments as in `keras.Model.fit`.
 
+        Arrays, tensors and tables are looked at first; a stream is taken at its word,
+        but for a target. What a stream yields is
+
+        | batch | meaning |
+        |---|---|
+        | `(x,)` | rows alone |
+        | `((x, context),)` | rows, each with its context |
+        | `(x, None, w)`, `((x, context), None, w)` | the same, with weights `(n,)` |
+
+        `(x, context)` would be read as `(x, y)`, and is refused. A `PyDataset` on
+        TensorFlow, which cannot hold None, and loaders that cannot stack it, write
+        `np.zeros((n, 0))` in its place, a target without columns. A generator is read
+        once, and does not tell how long it is: pass `steps_per_epoch`, and yield at
+        least `epochs * steps_per_epoch` batches.
+
+        `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau` know that `loss`,
+        `nll` and `bits_per_dim`, and the same after `val_`, are better when smaller.
+
         Args:
-            x: array `(n, *event_shape)`, or a tuple `(x, context)`; or a `tf.data`
-                dataset, generator or `PyDataset` of such batches, context as
-                `((x, context),)`. Arrays are checked first; streams are not.
+            x: rows `(n, *event_shape)`, or a tuple `(x, context)` with a context
+                `(n, C)`: arrays, tensors, tables of pandas. Or a stream of batches:
+                `tf.data.Dataset`, `PyDataset`, `DataLoader`, generator. A model that
+                does not know its sizes learns them here.
             y: not used. A density has no target.
             *args: as in Keras.
-            sample_weight: `(n,)`; a row of weight 2 counts as two rows.
-            validation_data: like `x`.
-            **kwargs: as in Keras.
+            sample_weight: `(n,)`; a row of weight 2 counts as two rows. Not with a
+                stream, which brings its own.
+            validation_data: like `x`, or a tuple `(x, None, sample_weight)`.
+            **kwargs: as in Keras, but for `class_weight`.
 
         Returns:
             A `History` with `loss` (with penalties), `nll` in nats, `bits_per_dim`.
+
+        Raises:
+            ValueError: for data that the density cannot have given, by row and index.
         """
-        x, y = self._check_data(x, y, sample_weight)
-        if isinstance(validation_data, list | tuple) or is_array(validation_data):
+        if kwargs.get("class_weight") is not None:
+            raise ValueError(
+                "A density has no classes. Received: class_weight. Pass a weight for "
+                "each row, `sample_weight`."
+            )
+        if kwargs.get("steps_per_epoch") is None and is_generator(x):
+            raise ValueError(
+                "A generator does not tell how long an epoch is. Pass "
+                "`steps_per_epoch`, or the batches as a `keras.utils.PyDataset`."
+            )
+        if kwargs.get("validation_steps") is None and is_generator(validation_data):
+            raise ValueError(
+                "A generator does not tell how long a validation is. Pass "
+                "`validation_steps`, or the batches as a `keras.utils.PyDataset`."
+            )
+        x, y, sample_weight = self._check_data(x, y, sample_weight)
+        if validation_data is not None and not is_stream(validation_data):
             validation_data = self._check_validation(validation_data)
         return super().fit(
             x,
@@ -165,6 +254,21 @@ class LikelihoodModel(keras.Model):
             validation_data=validation_data,
             **kwargs,
         )
+
+    def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """One step on a batch, checked as in `fit`; as Keras's own."""
+        data = self._check_data(x, y, sample_weight)
+        return super().train_on_batch(*data, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """Metrics of a batch, checked as in `fit`; as Keras's own."""
+        data = self._check_data(x, y, sample_weight)
+        return super().test_on_batch(*data, **kwargs)
+
+    def predict_on_batch(self, x):
+        """log p of the rows of a batch, checked as in `fit`: `(n,)` NumPy."""
+        x, _, _ = self._check_data(x)
+        return super().predict_on_batch(x)
 
     def make_train_function(self, force=False):
         self._choose_xla()
@@ -181,11 +285,14 @@ class LikelihoodModel(keras.Model):
             return
         # Keras, too, leaves XLA out of `tf.distribute`.
         possible = not self.run_eagerly and self._distribute_strategy is None
-        if possible and self.count_params() >= XLA_WEIGHTS:
+        if possible and self.built and self.count_params() >= XLA_WEIGHTS:
             self.jit_compile = True
 
     def get_compile_config(self):
         config = super().get_compile_config()
+        if config:
+            # `compile` gives these itself.
+            config.pop("weighted_metrics")
         if config and self._xla_by_size:
             # What was chosen here may be no choice where the model is loaded.
             config["jit_compile"] = "auto"
@@ -202,19 +309,20 @@ class LikelihoodModel(keras.Model):
     ):
         """Mean negative log-likelihood of the rows in nats, without penalties.
 
-        Arguments are those of `fit`. With `return_dict=True`, the dict of `loss`,
-        `nll` and `bits_per_dim`.
+        Arguments are those of `fit`; a generator is read to its end, or `steps`
+        batches of it. With `return_dict=True`, the dict of `loss`, `nll` and
+        `bits_per_dim`.
         """
         if "_use_cached_eval_dataset" not in kwargs:
-            x, y = self._check_data(x, y, sample_weight)
+            x, y, sample_weight = self._check_data(x, y, sample_weight)
         logs = super().evaluate(
             x, y, *args, sample_weight=sample_weight, return_dict=True, **kwargs
         )
         return logs if return_dict else logs["nll"]
 
     def predict(self, x, *args, **kwargs):
-        """log p of each row in nats, `(n,)` NumPy; `x` as in `fit`."""
-        x, _ = self._check_data(x)
+        """log p of each row in nats, `(n,)` NumPy; `x` as in `evaluate`."""
+        x, _, _ = self._check_data(x)
         return super().predict(x, *args, **kwargs)
 
     def log_prob(self, x, context=None, verbose="auto"):
@@ -232,8 +340,15 @@ class LikelihoodModel(keras.Model):
         Raises:
             ValueError: for rows outside the support, or a wrong shape.
         """
-        if not is_array(x):
-            return self(x if context is None else (x, context))
+        if context is None:
+            x, context = split_inputs(x)
+        if is_stream(x):
+            raise ValueError(
+                "`log_prob` takes rows, an array or a tensor. Received: "
+                f"{type(x).__name__}. `predict` scores streams of batches."
+            )
+        if is_tensor(x):
+            return self._log_prob_of_tensor(x, context)
         x, context = self.check_inputs(x, context)
         return run_in_chunks(
             self._function("log_prob", lambda *inputs: self.call(inputs)),
@@ -242,9 +357,31 @@ class LikelihoodModel(keras.Model):
             verbose,
         )
 
+    def _log_prob_of_tensor(self, x, context):
+        if context is None:
+            return self(x)
+        if not is_tensor(context):
+            context = to_array("context", context)
+        context = ops.convert_to_tensor(context)
+        if len(context.shape) == 1:
+            self._check_context_size(context.shape)
+            context = ops.broadcast_to(context, (ops.shape(x)[0], context.shape[0]))
+        return self((x, context))
+
+    def quantize(self, *args, **kwargs):
+        """As `keras.Model.quantize`."""
+        super().quantize(*args, **kwargs)
+        self._functions.clear()
+
     def save(self, filepath, overwrite=True, zipped=None, **kwargs):
         """As `keras.Model.save`; a `.keras` file is replaced only by a whole one."""
         path = str(filepath)
+        if path.endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "The format of `.h5` files is too old for a density, which could not "
+                f"be loaded. Received: filepath={path!r}. Save it to a `.keras` file, "
+                "or its weights with `save_weights` to a `.weights.h5` file."
+            )
         if not path.endswith(".keras") or "://" in path or not overwrite:
             super().save(filepath, overwrite, zipped, **kwargs)
             return
@@ -324,35 +461,60 @@ class LikelihoodModel(keras.Model):
     # Checks ---------------------------------------------------------------------------
 
     def _check_data(self, x, y=None, sample_weight=None):
+        """What Keras's loop is given: `(x, y, sample_weight)`."""
         if y is not None:
             raise ValueError(
                 "A density has no target. Received: y. For a conditional density pass "
                 "one tuple, (x, context); a `tf.data` dataset yields ((x, context),)."
             )
-        if not is_stream(x):
-            x, context = split_inputs(x)
-            x, context = self.check_inputs(x, context)
-            if sample_weight is not None:
-                # Keras drops the weights when there is no target.
-                y = np.zeros(len(x), "float32")
-            x = x if context is None else (x, context)
-        return x, y
+        if is_stream(x):
+            return self._look_at(x), y, sample_weight
+        x, context = split_inputs(x)
+        if context is not None:
+            context = _per_row(to_array("context", context))
+        x, context = self.check_inputs(x, context)
+        if sample_weight is not None:
+            sample_weight = check_weights(sample_weight, len(x))
+            # Keras drops the weights when there is no target: one without columns.
+            y = np.zeros((len(x), 0), "float32")
+        return x if context is None else (x, context), y, sample_weight
+
+    def _look_at(self, stream):
+        """The stream, whose first batch was looked at, once after each `compile`.
+
+        A model that is not built learns its sizes here, before Keras asks how many
+        weights it has, and a target is refused before Keras builds with half the data.
+        """
+        if self.built and self._stream_seen:
+            return stream
+        # In a `tf.distribute` strategy Keras builds, where variables belong to it.
+        if getattr(self, "_distribute_strategy", None) is not None:
+            return stream
+        batch, stream = first_batch(stream)
+        if batch is None:
+            return stream
+        refuse_target(batch)
+        self._stream_seen = True
+        if not self.built:
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            x, context = split_inputs(tuple(x) if isinstance(x, list) else x)
+            shapes = tuple(tuple(a.shape) for a in (x, context) if a is not None)
+            self.build(shapes if len(shapes) == 2 else shapes[0])
+        return stream
 
     def _check_validation(self, data):
-        if isinstance(data, list | tuple) and len(data) == 1:
-            data = data[0]
-        if isinstance(data, list | tuple) and len(data) == 3:
+        if isinstance(data, tuple) and len(data) == 3:
             x, y, sample_weight = data
         else:
             x, y, sample_weight = data, None, None
-        x, y = self._check_data(x, y, sample_weight)
+        x, y, sample_weight = self._check_data(x, y, sample_weight)
         return (x,) if sample_weight is None else (x, y, sample_weight)
 
     def check_inputs(self, x, context=None, missing=False):
         """Rows and context as arrays of the right shape, or a ValueError.
 
         Args:
-            x: array-like `(n, *event_shape)`.
+            x: array-like `(n, *event_shape)`, a table or a tensor.
             context: array-like `(n, C)` or `(C,)`, or None.
             missing: whether NaN is allowed in `x`; a typical value takes its place.
 
@@ -361,7 +523,7 @@ class LikelihoodModel(keras.Model):
         """
         x = to_array("x", x)
         self._check_shape(x)
-        _check_finite("x", x, missing)
+        check_finite("x", x, missing)
         if context is not None:
             context = self.check_context(context, len(x))
         if not self.built:
@@ -373,7 +535,7 @@ class LikelihoodModel(keras.Model):
             )
         if missing:
             x = np.where(np.isnan(x), self.typical_event(), x)
-        _check_pieces(self.check_support, x)
+        check_pieces(self.check_support, x)
         return x, context
 
     def _check_shape(self, x):
@@ -395,21 +557,31 @@ class LikelihoodModel(keras.Model):
     def check_context(self, context, num_rows):
         """Context as an array `(num_rows, C)`, or a ValueError."""
         context = to_array("context", context)
+        if self.built or context.ndim == 1:
+            self._check_context_size(context.shape)
         if context.ndim == 1:
             context = np.tile(context, (num_rows, 1))
-        if self.built and context.shape[-1] != self.context_size:
-            declared = f"of size {self.context_size}" if self.context_size else "none"
-            raise ValueError(
-                f"The context that the model was built with is {declared}. Received: "
-                f"context of shape {context.shape}."
-            )
         if context.ndim != 2 or len(context) != num_rows:
             raise ValueError(
                 f"`context` must have shape ({num_rows}, C), one row for each row, or "
                 f"(C,). Received: shape {context.shape}."
             )
-        _check_finite("context", context)
+        check_finite("context", context)
         return context
+
+    def _check_context_size(self, shape):
+        if shape[-1:] == (self.context_size,):
+            return
+        if self.built or self.context_size:
+            declared = f"of size {self.context_size}" if self.context_size else "none"
+            raise ValueError(
+                f"The context that the model was built with is {declared}. Received: "
+                f"context of shape {tuple(shape)}."
+            )
+        raise ValueError(
+            "The model does not know the size of its context yet, and takes one for "
+            f"each row, (n, C). Received: context of shape {tuple(shape)}."
+        )
 
     def _require_built(self):
         if self.event_shape is None:
@@ -423,9 +595,11 @@ class LikelihoodModel(keras.Model):
 
 def _write_whole(path, write):
     """Let `write` make a file beside `path`, and then take its place."""
+    # A link stays, and what it points to is written anew.
+    path = os.path.realpath(path)
     # In the same folder, and so on the same disk: there a move is atomic.
     with tempfile.TemporaryDirectory(
-        prefix=".save-", dir=os.path.dirname(os.path.abspath(path))
+        prefix=".save-", dir=os.path.dirname(path)
     ) as folder:
         written = os.path.join(folder, os.path.basename(path))
         write(written)
@@ -454,60 +628,25 @@ def split_shapes(input_shape):
     return tuple(input_shape), None
 
 
-def is_array(x) -> bool:
-    """Whether `x` is data in memory that can be looked at, and not a tensor."""
-    return not (ops.is_tensor(x) or isinstance(x, keras.KerasTensor)) and (
-        isinstance(x, list) or hasattr(x, "__array__")
+def _per_row(context):
+    """The context itself, when it has a row for each row of the data."""
+    if context.ndim != 1:
+        return context
+    raise ValueError(
+        "`context` must have shape (n, C), one row for each row of `x`. Received: "
+        f"shape {context.shape}. Labels are a column of numbers, `labels[:, None]`, or "
+        "classes, `keras.utils.to_categorical(labels)`."
     )
 
 
-def is_stream(x) -> bool:
-    """Whether `x` yields batches (or is tensors), and is not checked value by value."""
-    return not is_array(x[0] if isinstance(x, tuple) and x else x)
-
-
-def to_array(name, x) -> np.ndarray:
-    try:
-        x = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(f"`{name}` must be an array of numbers. {error}") from error
-    if x.dtype.kind not in "buif":
-        raise ValueError(
-            f"`{name}` must be an array of numbers. Received: dtype {x.dtype}."
-        )
-    return x
-
-
-def _check_finite(name, x, missing=False):
-    if x.dtype.kind != "f":
-        return
-    # In pieces: a file mapped into memory must not be held in it as a whole.
-    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
-        piece = x[start : start + ROWS_CHECKED_AT_ONCE]
-        wrong = np.isinf(piece) if missing else ~np.isfinite(piece)
-        if not np.any(wrong):
-            continue
-        index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        index = (start + index[0], *index[1:])
-        raise ValueError(
-            f"`{name}` must be finite. Received: {x[index]} in row {index[0]}, at "
-            f"index {index}. Rows with missing values can be completed by `impute`."
-        )
-
-
-def _check_pieces(check, x):
-    """Check piece after piece; an error then speaks of the whole."""
-    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
-        try:
-            check(x[start : start + ROWS_CHECKED_AT_ONCE])
-        except ValueError:
-            # Once more up to this piece, so that the row has its number in `x`.
-            check(x[: start + ROWS_CHECKED_AT_ONCE])
-
-
 def seed_generator(seed):
-    if isinstance(seed, keras.random.SeedGenerator):
-        return seed
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    """A `SeedGenerator` of `seed`: an integer, None, or a generator itself."""
+    if seed is None or isinstance(seed, keras.random.SeedGenerator):
+        return seed or keras.random.SeedGenerator()
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = None
+    if number is None or isinstance(seed, bool):
         raise ValueError(f"`seed` must be an int or None. Received: seed={seed!r}.")
-    return keras.random.SeedGenerator(seed)
+    return keras.random.SeedGenerator(number)
