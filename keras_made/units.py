@@ -1,0 +1,44 @@
+"""The units of the data: a location and a scale of every entry."""
+
+from keras import ops
+
+# Keras shows no public way out of a scope of half precision. Entered by the model that
+# is called, it would round location and scale of data far from unit scale to nothing.
+from keras.src.backend import AutocastScope
+
+
+def loc_and_scale(layer, event_shape: tuple[int, ...], dtype: str):
+    """What a `keras.layers.Normalization` subtracts and divides by, as it is now.
+
+    It is read from the layer's variables, or from the numbers that the layer was made
+    with. Its `mean` and `variance` are copies, rounded to its compute dtype, which a
+    compiled function would keep when the layer is adapted or loaded again.
+
+    Args:
+        layer: a `keras.layers.Normalization` that is built.
+        event_shape: shape of one row.
+        dtype: of the result, whatever the precision of networks is.
+
+    Returns:
+        `(loc, scale)`: two tensors of `event_shape`. An entry without variance has no
+        scale of its own, and keeps that of the data: its scale is 1.
+    """
+    if layer.input_mean is None:
+        mean, variance = layer.adapt_mean, layer.adapt_variance
+    else:
+        mean, variance = layer.input_mean, layer.input_variance
+    mean = _over_events(mean, layer.axis, event_shape, dtype)
+    variance = _over_events(variance, layer.axis, event_shape, dtype)
+    return mean, ops.sqrt(ops.where(variance > 0, variance, 1.0))
+
+
+def _over_events(values, axes, event_shape, dtype):
+    """`values`, which lie along some axes of the rows, for every entry of an event."""
+    with AutocastScope(None):
+        values = ops.convert_to_tensor(values, dtype)
+    rank = 1 + len(event_shape)
+    sizes, shape = list(values.shape), [1] * rank
+    # As Keras aligns them: fewer values than axes belong to the last ones.
+    for axis in sorted((axis % rank for axis in axes), reverse=True)[: len(sizes)]:
+        shape[axis] = sizes.pop()
+    return ops.broadcast_to(ops.reshape(values, shape)[0], event_shape)
