@@ -11,10 +11,10 @@ import math
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from keras.src.backend import AutocastScope
 
 from keras_made.autoregressive import Autoregressive, generate
 from keras_made.conditionals import SCALE_OFFSET, Normal
+from keras_made.units import full_precision
 
 tfb = tfp.bijectors
 
@@ -116,10 +116,12 @@ class _CalledOnce:
         """Shape of an event; None before it is known."""
         raise NotImplementedError
 
-    def _check_event(self, x):
+    def _checked(self, x):
+        """`x` with the shape of an event, or a ValueError."""
         shape = self._expected_shape()
-        if shape is not None:
-            check_event(f"The bijector {self.name!r}", x, shape)
+        if shape is None:
+            return x
+        return check_event(f"The bijector {self.name!r}", x, shape)
 
     def _remember(self, attributes, **log_det):
         attributes.clear()
@@ -144,7 +146,7 @@ def tf_variables(variables) -> list[tf.Variable]:
     One that was frozen in Keras is left out: TensorFlow would have it trained.
     """
     # Within a scope of half precision Keras shows copies instead.
-    with AutocastScope(None):
+    with full_precision():
         pairs = [(v.trainable, v.value) for v in variables]
     return [
         value
@@ -158,22 +160,23 @@ def module_variables(layer) -> list[tf.Variable]:
     return tf_variables(layer.weights)
 
 
-def check_event(taker: str, x, event_shape) -> None:
-    """A ValueError for a tensor that cannot hold events of this shape.
+def check_event(taker: str, x, event_shape):
+    """`x` again, or a ValueError when it cannot hold events of this shape.
 
-    Axes that are not known before a graph runs pass.
+    Axes that are not known before a graph runs pass, and are known from here on.
     """
     rank, expected = len(event_shape), tf.TensorShape(event_shape)
     if x.shape.rank is None:
-        return
-    if x.shape.rank < rank or not expected.is_compatible_with(
-        x.shape[x.shape.rank - rank :]
-    ):
+        return x
+    batch, event = x.shape[:-rank], x.shape[-rank:]
+    if x.shape.rank < rank or not expected.is_compatible_with(event):
+        axes = ", ".join(["...", *map(str, event_shape)])
         raise ValueError(
             f"{taker} takes events of shape {tuple(event_shape)}: tensors of shape "
-            f"(..., {', '.join(map(str, event_shape))}). Received: shape "
-            f"{tuple(x.shape)}."
+            f"({axes}). Received: shape {tuple(x.shape)}."
         )
+    known = event.is_fully_defined()
+    return x if known else tf.ensure_shape(x, batch.concatenate(expected))
 
 
 class Units(_CalledOnce, tfb.Bijector):
@@ -210,16 +213,14 @@ class Units(_CalledOnce, tfb.Bijector):
         return (self._event_size,)
 
     def _forward(self, u):
-        self._check_event(u)
         loc, scale = self._read()
         self._remember(self._cache.forward_attributes(u), ildj=self._ildj(scale))
-        return loc + scale * u
+        return loc + scale * self._checked(u)
 
     def _inverse(self, x):
-        self._check_event(x)
         loc, scale = self._read()
         self._remember(self._cache.inverse_attributes(x), ildj=self._ildj(scale))
-        return (x - loc) / scale
+        return (self._checked(x) - loc) / scale
 
     def _inverse_log_det_jacobian(self, x):
         return self._ildj(self._read()[1])
@@ -336,8 +337,7 @@ class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
         return x, tf.broadcast_to(context, tf.concat([batch, size], 0))
 
     def _inverse(self, y, **kwargs):
-        self._check_event(y)
-        rows, context = self._broadcast(y, kwargs.get("context"))
+        rows, context = self._broadcast(self._checked(y), kwargs.get("context"))
         entrywise = self._entrywise(rows, context)
         ildj = entrywise.inverse_log_det_jacobian(rows, event_ndims=self._event_ndims)
         self._remember(self._cache.inverse_attributes(y, **kwargs), ildj=ildj)
@@ -348,9 +348,8 @@ class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
         return super()._inverse_log_det_jacobian(rows, context=context)
 
     def _forward(self, x, **kwargs):
-        self._check_event(x)
         self._remember(self._cache.forward_attributes(x, **kwargs))
-        rows, context = self._broadcast(x, kwargs.get("context"))
+        rows, context = self._broadcast(self._checked(x), kwargs.get("context"))
         if self._network.event_shape is None:
             self._entrywise(tf.zeros_like(rows), context)
         y = tf.stop_gradient(self._substitute(rows, context))
@@ -512,7 +511,7 @@ class Coupling(_CalledOnce, tfb.RealNVP):
         return join(moved.forward(rest))
 
     def _halves(self, x, **kwargs):
-        self._check_event(x)
+        x = self._checked(x)
         self._cache_input_depth(x)
         if self._order is not None:
             x = tf.gather(x, self._order, axis=-1)

@@ -64,7 +64,7 @@ class AutoregressiveDistribution(tfd.Distribution):
 
     def _log_prob(self, x):
         event_shape = self._model.event_shape
-        check_event(f"The distribution {self.name!r}", x, event_shape)
+        x = check_event(f"The distribution {self.name!r}", x, event_shape)
         shape = tf.shape(x)[: tf.rank(x) - len(event_shape)]
         shape = tf.broadcast_dynamic_shape(shape, self._batch_shape_tensor())
         x = tf.broadcast_to(x, tf.concat([shape, event_shape], axis=0))

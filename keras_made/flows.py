@@ -39,7 +39,7 @@ from keras_made.compiling import run_in_chunks
 from keras_made.likelihood import LikelihoodModel, seed_generator, split_shapes
 from keras_made.made import MADE
 from keras_made.masks import check_seed, make_orderings
-from keras_made.units import loc_and_scale
+from keras_made.units import full_precision, loc_and_scale
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -236,7 +236,8 @@ class Flow(LikelihoodModel):
                 f"The flow has a context of size {self.context_size}. Pass the tuple "
                 "(x, context)."
             )
-        return self._transformed(self._base(), context).log_prob(x)
+        with full_precision():
+            return self._transformed(self._base(), context).log_prob(x)
 
     # Both faces of TFP ----------------------------------------------------------------
 
@@ -551,12 +552,8 @@ class NICE(RealNVP):
 
     def build(self, input_shape):
         if not self.built:
-            # Read in its own precision, also where networks run in half.
             self.log_scale = self.add_weight(
-                name="log_scale",
-                shape=(self.event_size,),
-                initializer="zeros",
-                autocast=False,
+                name="log_scale", shape=(self.event_size,), initializer="zeros"
             )
         super().build(input_shape)
 

@@ -2,9 +2,18 @@
 
 from keras import ops
 
-# Keras shows no public way out of a scope of half precision. Entered by the model that
-# is called, it would round location and scale of data far from unit scale to nothing.
+# Keras shows no public way out of a scope of half precision.
 from keras.src.backend import AutocastScope
+
+
+def full_precision():
+    """A scope in which Keras variables are read as they are stored.
+
+    A model that is called under a policy such as `mixed_float16` opens one in which
+    they are rounded. That is for the layers of networks, which open it again: location
+    and scale of data far from unit scale would be rounded to nothing.
+    """
+    return AutocastScope(None)
 
 
 def loc_and_scale(layer, event_shape: tuple[int, ...], dtype: str):
@@ -34,8 +43,8 @@ def loc_and_scale(layer, event_shape: tuple[int, ...], dtype: str):
 
 def _over_events(values, axes, event_shape, dtype):
     """`values`, which lie along some axes of the rows, for every entry of an event."""
-    with AutocastScope(None):
-        values = ops.convert_to_tensor(values, dtype)
+    with full_precision():
+        values = ops.cast(ops.convert_to_tensor(values, dtype), dtype)
     rank = 1 + len(event_shape)
     sizes, shape = list(values.shape), [1] * rank
     # As Keras aligns them: fewer values than axes belong to the last ones.
