@@ -27,20 +27,22 @@ def to_config(base: tfd.Distribution) -> dict:
         )
     # The dtype is that of the flow.
     parameters = {k: v for k, v in base.parameters.items() if k != "dtype"}
-    arguments = {k: _plain(name, k, v) for k, v in parameters.items()}
+    numbers = _numbers(type(base))
+    arguments = {k: _plain(name, k, v, k in numbers) for k, v in parameters.items()}
     return {"class_name": name, "arguments": arguments}
 
 
 def from_config(config: dict, dtype: str) -> tfd.Distribution:
     """The distribution again, in the given dtype."""
-    arguments = {}
+    kind, arguments = getattr(tfd, config["class_name"]), {}
+    numbers = _numbers(kind)
     for key, value in config["arguments"].items():
         if isinstance(value, dict):
             value = from_config(value, dtype)
-        elif isinstance(value, float) or (isinstance(value, list) and value):
+        elif key in numbers and value is not None:
             value = tf.constant(value, dtype)
         arguments[key] = value
-    return getattr(tfd, config["class_name"])(**arguments)
+    return kind(**arguments)
 
 
 def over_events(base: tfd.Distribution, event_size: int) -> tfd.Distribution:
@@ -59,17 +61,30 @@ def over_events(base: tfd.Distribution, event_size: int) -> tfd.Distribution:
     )
 
 
-def _plain(name, key, value):
+def _numbers(kind) -> set[str]:
+    """The arguments of a class of distributions that are real numbers.
+
+    They take the dtype of the flow, also when written as integers. The others are
+    distributions, and integers that count axes or entries.
+    """
+    try:
+        properties = kind.parameter_properties()
+    except NotImplementedError:
+        return set()
+    return {k for k, v in properties.items() if type(v) is tfp.util.ParameterProperties}
+
+
+def _plain(name, key, value, is_number):
     if isinstance(value, tfd.Distribution):
         return to_config(value)
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | str):
         return value
     try:
         array = np.asarray(value)
     except Exception:
         array = np.asarray(None)
-    if array.dtype.kind == "f":
-        return array.tolist()
+    if array.dtype.kind in "iuf":
+        return array.astype("float64" if is_number else array.dtype).tolist()
     raise ValueError(
         f"`base` cannot be saved: the argument `{key}` of {name} is {value!r}, not a "
         "number, an array or another distribution."

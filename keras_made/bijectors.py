@@ -8,11 +8,13 @@ one pass of it instead of D.
 
 import math
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from keras_made.autoregressive import Autoregressive, generate
 from keras_made.conditionals import SCALE_OFFSET, Normal
+from keras_made.units import full_precision
 
 tfb = tfp.bijectors
 
@@ -86,6 +88,8 @@ class Spline:
 class _CalledOnce:
     """Base: a value and its log-determinant come from one call of the network.
 
+    A subclass says in `_expected_shape` what events it takes.
+
     TFP's cache holds a log-determinant for as long as the input lives; here it is
     renewed with the value, so that weights trained since are not missed.
     """
@@ -108,12 +112,121 @@ class _CalledOnce:
         del y
         return result
 
+    def _expected_shape(self) -> tuple[int, ...] | None:
+        """Shape of an event; None before it is known."""
+        raise NotImplementedError
+
+    def _checked(self, x):
+        """`x` with the shape of an event, or a ValueError."""
+        shape = self._expected_shape()
+        if shape is None:
+            return x
+        return check_event(f"The bijector {self.name!r}", x, shape)
+
     def _remember(self, attributes, **log_det):
         attributes.clear()
         attributes.update(log_det)
 
     def copy(self, **overrides):
         return type(self)(**{**self._arguments, **overrides})
+
+    def __reduce__(self):
+        # What `copy` and `pickle` make is made anew, over the network or its copy: the
+        # variables that it shows are those of the network that it calls.
+        return _made_of, (type(self), dict(self._arguments))
+
+
+def _made_of(kind, arguments):
+    return kind(**arguments)
+
+
+def tf_variables(variables) -> list[tf.Variable]:
+    """The `tf.Variable` of each Keras variable, for a `tf.Module` to find.
+
+    One that was frozen in Keras is left out: TensorFlow would have it trained.
+    """
+    # Within a scope of half precision Keras shows copies instead.
+    with full_precision():
+        pairs = [(v.trainable, v.value) for v in variables]
+    return [
+        value
+        for trained, value in pairs
+        if isinstance(value, tf.Variable) and (trained or not value.trainable)
+    ]
+
+
+def module_variables(layer) -> list[tf.Variable]:
+    """Those of the weights of a Keras layer, trained or not."""
+    return tf_variables(layer.weights)
+
+
+def check_event(taker: str, x, event_shape):
+    """`x` again, or a ValueError when it cannot hold events of this shape.
+
+    Axes that are not known before a graph runs pass, and are known from here on.
+    """
+    rank, expected = len(event_shape), tf.TensorShape(event_shape)
+    if x.shape.rank is None:
+        return x
+    batch, event = x.shape[:-rank], x.shape[-rank:]
+    if x.shape.rank < rank or not expected.is_compatible_with(event):
+        axes = ", ".join(["...", *map(str, event_shape)])
+        raise ValueError(
+            f"{taker} takes events of shape {tuple(event_shape)}: tensors of shape "
+            f"({axes}). Received: shape {tuple(x.shape)}."
+        )
+    known = event.is_fully_defined()
+    return x if known else tf.ensure_shape(x, batch.concatenate(expected))
+
+
+class Units(_CalledOnce, tfb.Bijector):
+    """x = loc + scale u, with a location and a scale for each variable.
+
+    Both are read at each call, as they are then: what was trained, adapted or loaded
+    since the bijector was made counts.
+
+    Args:
+        event_size: number of variables D.
+        read: function without arguments that gives `(loc, scale)`, of shape `(D,)`.
+        variables: the Keras variables that are read.
+        name: of the bijector.
+    """
+
+    def __init__(self, event_size: int, read, *, variables=(), name: str = "units"):
+        self._arguments = self._no_dependency(
+            {
+                "event_size": event_size,
+                "read": read,
+                "variables": variables,
+                "name": name,
+            }
+        )
+        self._event_size, self._read = event_size, read
+        self._weights = tf_variables(variables)
+        super().__init__(forward_min_event_ndims=1, name=name)
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    def _expected_shape(self):
+        return (self._event_size,)
+
+    def _forward(self, u):
+        loc, scale = self._read()
+        self._remember(self._cache.forward_attributes(u), ildj=self._ildj(scale))
+        return loc + scale * self._checked(u)
+
+    def _inverse(self, x):
+        loc, scale = self._read()
+        self._remember(self._cache.inverse_attributes(x), ildj=self._ildj(scale))
+        return (self._checked(x) - loc) / scale
+
+    def _inverse_log_det_jacobian(self, x):
+        return self._ildj(self._read()[1])
+
+    def _ildj(self, scale):
+        return -tf.reduce_sum(tf.math.log(scale))
 
 
 class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
@@ -125,7 +238,9 @@ class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
 
     With a `MADE` the forward direction costs a few passes of arithmetic, whatever D.
     Its gradient is that of the implicit function: `inverse(x) = u` is solved for the
-    cotangent by substitution, at most D backward passes and usually far fewer.
+    cotangent by substitution, at most D backward passes and usually far fewer. There is
+    no second derivative of this direction: asking for one is an error. The inverse
+    direction has derivatives of every order.
 
     `trainable_variables` are those of the network, also through `tfb.Invert`,
     `tfb.Chain` and `tfd.TransformedDistribution`. Build the network first to see them
@@ -186,19 +301,22 @@ class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
         self._network = self._no_dependency(network)
         self._transformer = transformer
         self._context = context
-        self._weights = [v.value for v in network.trainable_variables]
+        self._weights = module_variables(network)
         super().__init__(
             bijector_fn=self._entrywise,
             event_ndims=len(network.event_shape or (0,)),
             name=name,
         )
 
+    def _expected_shape(self):
+        return self._network.event_shape
+
     def _entrywise(self, y, context=None):
         """The elementwise bijector whose parameters the network gives at `y`."""
         context = self._context if context is None else context
         params = self._network(y, context, row=0)
         if not self._weights:
-            self._weights = [v.value for v in self._network.trainable_variables]
+            self._weights = module_variables(self._network)
         if self._network.num_params is None:
             params = params[..., None]
         return self._transformer(tf.cast(params, y.dtype))
@@ -219,7 +337,7 @@ class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
         return x, tf.broadcast_to(context, tf.concat([batch, size], 0))
 
     def _inverse(self, y, **kwargs):
-        rows, context = self._broadcast(y, kwargs.get("context"))
+        rows, context = self._broadcast(self._checked(y), kwargs.get("context"))
         entrywise = self._entrywise(rows, context)
         ildj = entrywise.inverse_log_det_jacobian(rows, event_ndims=self._event_ndims)
         self._remember(self._cache.inverse_attributes(y, **kwargs), ildj=ildj)
@@ -231,14 +349,18 @@ class MaskedAutoregressiveFlow(_CalledOnce, tfb.MaskedAutoregressiveFlow):
 
     def _forward(self, x, **kwargs):
         self._remember(self._cache.forward_attributes(x, **kwargs))
-        rows, context = self._broadcast(x, kwargs.get("context"))
+        rows, context = self._broadcast(self._checked(x), kwargs.get("context"))
         if self._network.event_shape is None:
             self._entrywise(tf.zeros_like(rows), context)
         y = tf.stop_gradient(self._substitute(rows, context))
         # y solves inverse(y) = x. One parallel call says how far the solution moves
         # with x, the weights and the context: that is its gradient.
         residual = rows - self._entrywise(y, context).inverse(y)
-        return _attach(y, residual, lambda dy: self._solve(y, context, dy))
+
+        def solve(dy):
+            return self._solve(y, context, dy) + _differentiated_once(residual)
+
+        return _attach(y, residual, solve)
 
     def _substitute(self, x, context):
         """Entry by entry: floats of the shape of x."""
@@ -305,6 +427,9 @@ class Coupling(_CalledOnce, tfb.RealNVP):
             `(..., d + C)`, to `(..., (D - d) * num_params)`: a Keras layer.
         num_masked: size d of the masked half, the first entries; the last for -d.
         transformer: as in `MaskedAutoregressiveFlow`.
+        order: ints `(D,)`, an order of the variables in which they are halved. None: as
+            they come.
+        event_size: number of variables D. None: that of the first input.
         context: `(..., C)`, for calls that pass none.
         name: of the bijector.
 
@@ -319,6 +444,8 @@ class Coupling(_CalledOnce, tfb.RealNVP):
         num_masked: int,
         *,
         transformer=None,
+        order=None,
+        event_size: int | None = None,
         context=None,
         name: str = "coupling",
     ):
@@ -327,15 +454,23 @@ class Coupling(_CalledOnce, tfb.RealNVP):
                 "network": network,
                 "num_masked": num_masked,
                 "transformer": transformer,
+                "order": order,
+                "event_size": event_size,
                 "context": context,
                 "name": name,
             }
         )
         self._network = self._no_dependency(network)
         self._transformer = transformer or Affine()
+        self._order = order
+        self._event_size = event_size
         self._context = context
-        self._weights = [v.value for v in network.trainable_variables]
+        self._weights = module_variables(network)
         super().__init__(num_masked=num_masked, bijector_fn=self._moved, name=name)
+
+    def _expected_shape(self):
+        size = self._event_size or self._input_depth
+        return size and (size,)
 
     def _moved(self, masked, units, context=None):
         """The elementwise bijector of the other half."""
@@ -349,11 +484,16 @@ class Coupling(_CalledOnce, tfb.RealNVP):
                 for part in (masked, tf.cast(context, masked.dtype))
             ]
             masked = tf.concat(parts, axis=-1)
-        params = tf.cast(self._network(masked), masked.dtype)
+        # Keras's layers want a batch axis, and an event may come without.
+        width = tf.shape(masked)[-1]
+        rows = tf.ensure_shape(
+            tf.reshape(masked, (-1, width)), (None, masked.shape[-1])
+        )
+        params = tf.cast(self._network(rows), masked.dtype)
         if not self._weights:
-            self._weights = [v.value for v in self._network.trainable_variables]
+            self._weights = module_variables(self._network)
         shape = (units, self._transformer.num_params)
-        params = tf.reshape(params, tf.concat([tf.shape(params)[:-1], shape], 0))
+        params = tf.reshape(params, tf.concat([tf.shape(masked)[:-1], shape], 0))
         return self._transformer(params)
 
     def _inverse(self, y, **kwargs):
@@ -371,7 +511,10 @@ class Coupling(_CalledOnce, tfb.RealNVP):
         return join(moved.forward(rest))
 
     def _halves(self, x, **kwargs):
+        x = self._checked(x)
         self._cache_input_depth(x)
+        if self._order is not None:
+            x = tf.gather(x, self._order, axis=-1)
         first, last = x[..., : self._masked_size], x[..., self._masked_size :]
         masked, rest = (last, first) if self._reverse_mask else (first, last)
         moved = self._moved(masked, self._bijector_input_units(), **kwargs)
@@ -380,7 +523,11 @@ class Coupling(_CalledOnce, tfb.RealNVP):
             kept = tf.broadcast_to(
                 masked, tf.concat([tf.shape(new)[:-1], tf.shape(masked)[-1:]], 0)
             )
-            return tf.concat([new, kept] if self._reverse_mask else [kept, new], -1)
+            parts = [new, kept] if self._reverse_mask else [kept, new]
+            joined = tf.concat(parts, axis=-1)
+            if self._order is None:
+                return joined
+            return tf.gather(joined, np.argsort(self._order), axis=-1)
 
         return moved, rest, join
 
@@ -398,6 +545,25 @@ def _attach(y, residual, solve):
         return tf.identity(y), gradient
 
     return attached(y, residual)
+
+
+@tf.custom_gradient
+def _differentiated_once(residual):
+    """Zeros of the shape of `residual`, and an error where their gradient is asked for.
+
+    Added to a gradient that depends on what `residual` depends on, they keep a second
+    derivative that would lack this dependence from being taken for the right one.
+    """
+
+    def gradient(_):
+        raise NotImplementedError(
+            "The sequential direction of an autoregressive flow (`forward` of a MAF, "
+            "`inverse` and `log_prob` of an IAF) has first derivatives only. Take the "
+            "second ones of its other direction, which is one pass of the network, or "
+            "of a coupling flow (RealNVP, NICE), whose two directions are."
+        )
+
+    return tf.zeros_like(residual), gradient
 
 
 def _check_network(network, transformer):

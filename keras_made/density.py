@@ -16,6 +16,7 @@ from keras_made.likelihood import (
     split_shapes,
     to_array,
 )
+from keras_made.units import loc_and_scale
 
 ROWS_ORDERED_AT_ONCE = 2**16
 
@@ -185,18 +186,10 @@ class AutoregressiveDensity(LikelihoodModel):
 
     def _loc_and_scale(self):
         """Of every entry; discrete columns stay as they are."""
-        layer, dtype = self.normalization, self.density_dtype
-        mean, variance = layer.mean, layer.variance
-        if layer.input_mean is None:
-            # The variables themselves: `mean` is a copy, rounded to the compute dtype.
-            mean = ops.reshape(layer.adapt_mean, mean.shape)
-            variance = ops.reshape(layer.adapt_variance, mean.shape)
-        real = np.broadcast_to(self.conditional.continuous, self.event_shape)
-        mean, variance = ops.cast(mean, dtype)[0], ops.cast(variance, dtype)[0]
-        # A constant column has no scale of its own, and keeps that of the data.
-        scaled = ops.logical_and(real, variance > 0)
-        scale = ops.sqrt(ops.where(scaled, variance, 1.0))
-        return ops.where(real, mean, 0.0), scale
+        shape, dtype = self.event_shape, self.density_dtype
+        loc, scale = loc_and_scale(self.normalization, shape, dtype)
+        real = np.broadcast_to(self.conditional.continuous, shape)
+        return ops.where(real, loc, 0.0), ops.where(real, scale, 1.0)
 
     # Generation -----------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from keras_made.bijectors import check_event, module_variables
 from keras_made.conditionals import UNIFORM_MARGIN
 
 tfd = tfp.distributions
@@ -31,7 +32,7 @@ class AutoregressiveDistribution(tfd.Distribution):
         self._context = context
         # TFP finds variables in its own attributes, and Keras 3 layers are not among
         # the objects that it looks into.
-        self._weights = [variable.value for variable in model.trainable_variables]
+        self._weights = module_variables(model)
         super().__init__(
             dtype=tf.as_dtype(model.density_dtype),
             reparameterization_type=tfd.NOT_REPARAMETERIZED,
@@ -40,6 +41,10 @@ class AutoregressiveDistribution(tfd.Distribution):
             parameters=parameters,
             name=name,
         )
+
+    def __reduce__(self):
+        # Made anew over the model or its copy, whose weights the copy then shows.
+        return AutoregressiveDistribution, (self._model, self._context, self.name)
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -59,6 +64,7 @@ class AutoregressiveDistribution(tfd.Distribution):
 
     def _log_prob(self, x):
         event_shape = self._model.event_shape
+        x = check_event(f"The distribution {self.name!r}", x, event_shape)
         shape = tf.shape(x)[: tf.rank(x) - len(event_shape)]
         shape = tf.broadcast_dynamic_shape(shape, self._batch_shape_tensor())
         x = tf.broadcast_to(x, tf.concat([shape, event_shape], axis=0))

@@ -7,6 +7,7 @@ The models own Keras networks. Bijectors and distributions are made from the wei
 they are now, whenever they are asked for, and never stored.
 """
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -31,14 +32,20 @@ from keras_made.bijectors import (
     MaskedAutoregressiveFlow,
     Shift,
     Spline,
+    Units,
     step_floor,
 )
 from keras_made.compiling import run_in_chunks
 from keras_made.likelihood import LikelihoodModel, seed_generator, split_shapes
 from keras_made.networks.made import MADE
-from keras_made.masks import make_orderings
+from keras_made.masks import check_seed, make_orderings
+from keras_made.units import full_precision, loc_and_scale
 
 tfb, tfd = tfp.bijectors, tfp.distributions
+
+# Between the seeds of neighbouring steps: far more than a network has layers. It is
+# odd, so that modulo a power of two no multiple of it comes back.
+STREAM_STRIDE = 1_640_531_527
 
 __all__ = [
     "IAF",
@@ -152,7 +159,7 @@ class Flow(LikelihoodModel):
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.networks = [self.make_network(index) for index in range(num_steps)]
 
     # There is no normalisation of activations between steps: each step has a location
@@ -195,6 +202,14 @@ class Flow(LikelihoodModel):
             kind = "random"
         return make_orderings(kind, self.event_size, 1, self.seed + index)[0]
 
+    def stream(self, index: int) -> int:
+        """Seed of the dropout of step `index`: that of its first hidden layer.
+
+        The layers after it count on from there, and steps start far apart, so that no
+        two layers of a flow drop the same units.
+        """
+        return (self.seed + (index + 1) * STREAM_STRIDE) % 2**31
+
     def build(self, input_shape):
         x_shape, context_shape = split_shapes(input_shape)
         size = context_shape[-1] if context_shape else 0
@@ -221,7 +236,8 @@ class Flow(LikelihoodModel):
                 f"The flow has a context of size {self.context_size}. Pass the tuple "
                 "(x, context)."
             )
-        return self._transformed(self._base(), context).log_prob(x)
+        with full_precision():
+            return self._transformed(self._base(), context).log_prob(x)
 
     # Both faces of TFP ----------------------------------------------------------------
 
@@ -271,14 +287,13 @@ class Flow(LikelihoodModel):
         return tf.cast(context, self.density_dtype)
 
     def _data_units(self):
-        """Bijectors from standardised values to the data's own units."""
-        if self.normalization is None:
+        """Bijectors from what the steps give to the data's own units."""
+        layer, shape, dtype = self.normalization, self.event_shape, self.density_dtype
+        if layer is None:
             return []
-        dtype = self.density_dtype
-        mean = ops.cast(self.normalization.mean, dtype)[0]
-        scale = ops.sqrt(ops.cast(self.normalization.variance, dtype))[0]
-        scale = ops.maximum(scale, keras.config.epsilon())
-        return [tfb.Shift(mean), tfb.Scale(scale)]
+        read = functools.partial(loc_and_scale, layer, shape, dtype)
+        weights = layer.weights
+        return [Units(self.event_size, read, variables=weights, name="normalization")]
 
     # Draws ----------------------------------------------------------------------------
 
@@ -384,7 +399,7 @@ class MAF(Flow):
             dropout=self.dropout,
             kernel_regularizer=self.kernel_regularizer,
             encoder=Bounded(),
-            seed=self.seed + index,
+            seed=self.stream(index),
             dtype=self.dtype_policy,
             name=f"step_{index}",
         )
@@ -488,12 +503,13 @@ class RealNVP(Flow):
             "dtype": self.dtype_policy,
         }
         layers = []
-        for units in self.hidden_units:
+        for depth, units in enumerate(self.hidden_units):
             layers.append(
                 keras.layers.Dense(units, activation=self.activation, **dense)
             )
             if self.dropout:
-                layers.append(keras.layers.Dropout(self.dropout, seed=self.seed))
+                seed = self.stream(index) + depth
+                layers.append(keras.layers.Dropout(self.dropout, seed=seed))
         outputs = moved * self.make_transformer().num_params
         layers.append(keras.layers.Dense(outputs, **dense))
         return DenseNetwork(
@@ -507,17 +523,16 @@ class RealNVP(Flow):
         network.build((None, abs(self.num_masked(index)) + self.context_size))
 
     def make_step(self, index, context):
-        coupling = Coupling(
+        given = self.permutation == "reverse" or index == 0
+        return Coupling(
             self.networks[index],
             self.num_masked(index),
             transformer=self.make_transformer(),
+            order=None if given else self.ordering(index),
+            event_size=self.event_size,
             context=context,
             name=f"step_{index}",
         )
-        if self.permutation == "reverse" or index == 0:
-            return coupling
-        order = self.ordering(index)
-        return tfb.Chain([tfb.Permute(np.argsort(order)), coupling, tfb.Permute(order)])
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -543,31 +558,60 @@ class NICE(RealNVP):
         super().build(input_shape)
 
     def _data_units(self):
-        log_scale = tf.cast(self.log_scale.value, self.density_dtype)
-        scale = tfb.Scale(log_scale=log_scale)
-        scale._weights = [self.log_scale.value]
-        return [*super()._data_units(), scale]
+        weight = self.log_scale
+        read = functools.partial(_learned_units, weight, self.density_dtype)
+        scales = Units(self.event_size, read, variables=[weight], name="log_scale")
+        return [*super()._data_units(), scales]
 
 
+def _learned_units(log_scale, dtype):
+    log_scale = ops.cast(log_scale, dtype)
+    return ops.zeros_like(log_scale), ops.exp(log_scale)
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
 class DenseNetwork(keras.layers.Layer):
-    """Dense layers in a row, which hear the first entries through `Bounded`."""
+    """Dense layers in a row, which hear the first entries through `Bounded`.
+
+    Where there is nothing to hear, they hear a zero, and give constants: the other half
+    of a single variable is empty, and TensorFlow aborts on a product of no terms.
+    """
 
     def __init__(self, layers, num_bounded, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.layers, self.num_bounded = layers, num_bounded
 
     def build(self, input_shape):
+        input_shape = (*input_shape[:-1], max(1, input_shape[-1]))
         for layer in self.layers:
-            layer.build(input_shape)
+            if not layer.built:
+                layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
 
     def call(self, x, training=False):
         entries = Bounded().encode(x[..., : self.num_bounded])[..., 0]
         x = ops.concatenate([entries, x[..., self.num_bounded :]], axis=-1)
+        if x.shape[-1] == 0:
+            x = ops.zeros((*ops.shape(x)[:-1], 1), x.dtype)
         x = ops.cast(x, self.compute_dtype)
         for layer in self.layers:
             x = layer(x, training=training) if _drops(layer) else layer(x)
         return x
+
+    def get_config(self):
+        layers = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        config = {
+            **super().get_config(),
+            "layers": layers,
+            "num_bounded": self.num_bounded,
+        }
+        config.pop("autocast", None)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        layers = keras.saving.deserialize_keras_object(config["layers"])
+        return cls(**{**config, "layers": layers})
 
 
 class _NameTheCause(keras.callbacks.Callback):

@@ -1,0 +1,53 @@
+"""The units of the data: a location and a scale of every entry."""
+
+from keras import ops
+
+# Keras shows no public way out of a scope of half precision.
+from keras.src.backend import AutocastScope
+
+
+def full_precision():
+    """A scope in which Keras variables are read as they are stored.
+
+    A model that is called under a policy such as `mixed_float16` opens one in which
+    they are rounded. That is for the layers of networks, which open it again: location
+    and scale of data far from unit scale would be rounded to nothing.
+    """
+    return AutocastScope(None)
+
+
+def loc_and_scale(layer, event_shape: tuple[int, ...], dtype: str):
+    """What a `keras.layers.Normalization` subtracts and divides by, as it is now.
+
+    It is read from the layer's variables, or from the numbers that the layer was made
+    with. Its `mean` and `variance` are copies, rounded to its compute dtype, which a
+    compiled function would keep when the layer is adapted or loaded again.
+
+    Args:
+        layer: a `keras.layers.Normalization` that is built.
+        event_shape: shape of one row.
+        dtype: of the result, whatever the precision of networks is.
+
+    Returns:
+        `(loc, scale)`: two tensors of `event_shape`. An entry without variance has no
+        scale of its own, and keeps that of the data: its scale is 1.
+    """
+    if layer.input_mean is None:
+        mean, variance = layer.adapt_mean, layer.adapt_variance
+    else:
+        mean, variance = layer.input_mean, layer.input_variance
+    mean = _over_events(mean, layer.axis, event_shape, dtype)
+    variance = _over_events(variance, layer.axis, event_shape, dtype)
+    return mean, ops.sqrt(ops.where(variance > 0, variance, 1.0))
+
+
+def _over_events(values, axes, event_shape, dtype):
+    """`values`, which lie along some axes of the rows, for every entry of an event."""
+    with full_precision():
+        values = ops.cast(ops.convert_to_tensor(values, dtype), dtype)
+    rank = 1 + len(event_shape)
+    sizes, shape = list(values.shape), [1] * rank
+    # As Keras aligns them: fewer values than axes belong to the last ones.
+    for axis in sorted((axis % rank for axis in axes), reverse=True)[: len(sizes)]:
+        shape[axis] = sizes.pop()
+    return ops.broadcast_to(ops.reshape(values, shape)[0], event_shape)
