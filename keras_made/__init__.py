@@ -1,5 +1,6 @@
 """Autoregressive density estimation in Keras 3, built around MADE."""
 
+from keras_made import flows
 from keras_made.autoregressive import Autoregressive
 from keras_made.networks.average import NetworkAverage
 from keras_made.conditionals import (
@@ -40,14 +41,7 @@ __all__ = [
     "Recurrent",
     "WaveNet",
     "export_saved_model",
+    "flows",
 ]
 __version__ = "0.1.0"
 
-
-def __getattr__(name):
-    # The flows load TensorFlow Probability, which an import of the package must not.
-    if name == "flows":
-        import importlib
-
-        return importlib.import_module("keras_made.flows")
-    raise AttributeError(f"module 'keras_made' has no attribute {name!r}")

@@ -33,7 +33,8 @@ class OnHeard(keras.initializers.Initializer):
         return self._scale(kernel, fan_in, fan_out)
 
     def _scale(self, kernel, fan_in, fan_out):
-        if not isinstance(self.initializer, keras.initializers.VarianceScaling):
+        initializer = getattr(self.initializer, "initializer", self.initializer)
+        if not isinstance(initializer, keras.initializers.VarianceScaling):
             return kernel
         inputs, units = len(self.fan_out), len(self.fan_in)
         # A large kernel's scales are as large as itself: not in double precision.
@@ -43,9 +44,25 @@ class OnHeard(keras.initializers.Initializer):
             "fan_in": (inputs, fan_in),
             "fan_out": (units, fan_out),
             "fan_avg": (inputs + units, fan_in + fan_out),
-        }[self.initializer.mode]
+        }[initializer.mode]
         scale = np.sqrt(full / np.maximum(heard, 1))
         return kernel * ops.cast(scale, kernel.dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class Shrunk(keras.initializers.Initializer):
+    """What another initializer gives, times a factor."""
+
+    def __init__(self, initializer, factor: float):
+        self.initializer = keras.initializers.get(initializer)
+        self.factor = factor
+
+    def __call__(self, shape, dtype=None):
+        return self.factor * self.initializer(shape, dtype=dtype)
+
+    def get_config(self):
+        initializer = keras.initializers.serialize(self.initializer)
+        return {"initializer": initializer, "factor": self.factor}
 
 
 def another_initializer(initializer, index: int):

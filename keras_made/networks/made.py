@@ -9,7 +9,12 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive, check_positive
 from keras_made.networks.incremental import Incremental, block_length
-from keras_made.layers import MaskedDense, another_initializer, check_kernel_form
+from keras_made.layers import (
+    MaskedDense,
+    Shrunk,
+    another_initializer,
+    check_kernel_form,
+)
 from keras_made.masks import (
     CONTEXT_DEGREE,
     check_ordering,
@@ -55,6 +60,8 @@ class MADE(Autoregressive):
         dropout: rate, after each hidden layer.
         kernel_initializer: of all kernels but the direct one.
         kernel_regularizer: penalty on the connected weights of every kernel.
+        output_scale: spread of the output kernel at the start, as a part of what its
+            initializer gives: near zero, outputs start near their biases.
         kernel_form: of `MaskedDense`: `"auto"`, `"masked"` or `"staircase"`, which
             stores and multiplies only what the masks keep.
         seed: of random orderings and degrees, and of dropout.
@@ -103,6 +110,7 @@ class MADE(Autoregressive):
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         kernel_form: str = "auto",
+        output_scale: float = 1.0,
         seed: int = 0,
         **layer_kwargs,
     ):
@@ -133,6 +141,7 @@ class MADE(Autoregressive):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_form = check_kernel_form(kernel_form)
+        self.output_scale = output_scale
         self.seed = check_seed(seed)
         self._check_cycle()
 
@@ -210,7 +219,7 @@ class MADE(Autoregressive):
                 sources,
                 outputs,
                 strict=True,
-                kernel_initializer=self._initializer(len(self.hidden_layers)),
+                kernel_initializer=self._output_initializer(),
                 name="output",
                 **shared,
             )
@@ -227,6 +236,12 @@ class MADE(Autoregressive):
 
     def _initializer(self, index):
         return another_initializer(self.kernel_initializer, index)
+
+    def _output_initializer(self):
+        initializer = self._initializer(len(self.hidden_layers))
+        if self.output_scale == 1.0:
+            return initializer
+        return Shrunk(initializer, self.output_scale)
 
     @property
     def masked_layers(self) -> list[MaskedDense]:
@@ -316,5 +331,6 @@ class MADE(Autoregressive):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "kernel_form": self.kernel_form,
+            "output_scale": self.output_scale,
             "seed": self.seed,
         }

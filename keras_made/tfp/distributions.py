@@ -3,8 +3,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_made.bijectors import check_event, module_variables
 from keras_made.conditionals import UNIFORM_MARGIN
+from keras_made.tfp.modules import check_event, module_variables
 
 tfd = tfp.distributions
 
@@ -119,3 +119,12 @@ def draw_rows(model, size, seed, context=None, **arguments):
         fn_output_signature=model.density_dtype,
     )
     return tf.gather(tf.transpose(draws, (1, 0, 2)), chosen, axis=1, batch_dims=1)
+
+
+def flow_distribution(flow, base, context=None) -> tfd.TransformedDistribution:
+    """A flow over its base, read as they are at each call."""
+    dtype = flow.density_dtype
+    noise = base.distribution(dtype, context)
+    if context is not None and len(context.shape) > 1 and not noise.batch_shape.rank:
+        noise = tfd.BatchBroadcast(noise, with_shape=tf.shape(context)[:-1])
+    return tfd.TransformedDistribution(noise, flow.bijector(context))

@@ -89,3 +89,9 @@ def _plain(name, key, value, is_number):
         f"`base` cannot be saved: the argument `{key}` of {name} is {value!r}, not a "
         "number, an array or another distribution."
     )
+
+
+def standard_normal(event_size: int, dtype: str) -> tfd.Distribution:
+    """Independent standard normals over events `(event_size,)`."""
+    zero = tf.constant(0.0, dtype)
+    return tfd.Sample(tfd.Normal(zero, tf.ones_like(zero)), event_size)

@@ -1,0 +1,348 @@
+"""A flow: an invertible map of a simple distribution, as a Keras model.
+
+    x = step_1(step_2(... step_n(u))),   u from a base distribution
+    log p(x) = log base(u) + log |det du/dx|
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.autoregressive import check_positive
+from keras_made.compiling import run_in_chunks
+from keras_made.flows import bases
+from keras_made.flows.steps import FlowStep
+from keras_made.likelihood import LikelihoodModel, seed_generator, split_shapes
+from keras_made.masks import check_seed, make_orderings
+from keras_made.units import full_precision, loc_and_scale
+
+# Between the seeds of neighbouring steps: far more than a network has layers. It is
+# odd, so that modulo a power of two no multiple of it comes back.
+STREAM_STRIDE = 1_640_531_527
+
+
+class Flow(LikelihoodModel):
+    """Base of the flows.
+
+    `fit`, `evaluate`, `predict` and `log_prob` are those of every density here. A
+    subclass writes `make_step(index)`.
+
+    Every step starts near the identity: its output kernel has a hundredth of the usual
+    spread. That is worth more likelihood than anything else tried.
+
+    Args:
+        event_size: number of variables D, from 1.
+        num_steps: number of steps of the flow.
+        hidden_units: widths of the hidden layers of each step's network.
+        context_size: width C of the context, 0 for none. Every step hears it, and its
+            effect on every variable is non-linear.
+        permutation: `"reverse"`: every other step takes the variables in reverse;
+            `"random"`: every step but the first in an order drawn with `seed`.
+        base: distribution of u. None: standard normal. A density of this package over
+            events `(D,)`, trained along with the flow (and given the context, if it was
+            built with one). On TensorFlow also a `tfd.Distribution` with constant
+            parameters, scalar (repeated for each variable) or over events `(D,)`.
+        normalization: a `keras.layers.Normalization` adapted to the data: the flow
+            works on standardised values, log p stays in the data's own units.
+        min_scale: floor of the scale of each step.
+        activation: of the hidden layers.
+        dropout: rate, after each hidden layer. The direction that goes entry by entry
+            (scoring with IAF) is without dropout, also in training.
+        kernel_regularizer: penalty on the kernels.
+        seed: of random permutations and of dropout.
+        **kwargs: `name`, `dtype` of any Keras model.
+
+    Input shape:
+        `(n, D)`, or a tuple with a context `(n, C)`.
+
+    Output shape:
+        `(n,)`: log p of each row in nats.
+
+    Raises:
+        ValueError: for an argument outside the above; from `fit`, when the loss is no
+            longer finite.
+    """
+
+    def __init__(
+        self,
+        event_size: int,
+        num_steps: int = 5,
+        hidden_units: Sequence[int] = (512, 512),
+        *,
+        context_size: int = 0,
+        permutation: str = "reverse",
+        base=None,
+        normalization=None,
+        min_scale: float = 1e-3,
+        activation="relu",
+        dropout: float = 0.0,
+        kernel_regularizer=None,
+        seed: int = 0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_positive("event_size", event_size)
+        check_positive("num_steps", num_steps)
+        if context_size:
+            check_positive("context_size", context_size)
+        if permutation not in ("reverse", "random"):
+            raise ValueError(
+                "`permutation` must be 'reverse' or 'random'. Received: "
+                f"permutation={permutation!r}."
+            )
+        if not 0 < min_scale <= 1:
+            raise ValueError(f"`min_scale` must be in (0, 1]. Received: {min_scale!r}.")
+        self.event_size = event_size
+        self.num_steps = num_steps
+        self.hidden_units = tuple(hidden_units)
+        self._context_size = context_size
+        self.permutation = permutation
+        self.min_scale = min_scale
+        self._base = bases.get(base, event_size)
+        self.normalization = normalization
+        self.activation = keras.activations.get(activation)
+        self.dropout = dropout
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.seed = check_seed(seed)
+        self.steps = self.make_steps()
+
+    def make_step(self, index: int) -> FlowStep:
+        """Step `index` of the flow, counted from the data."""
+        raise NotImplementedError
+
+    def make_steps(self) -> list[FlowStep]:
+        """All steps, from the data to the noise."""
+        return [self.make_step(index) for index in range(self.num_steps)]
+
+    @property
+    def base(self):
+        """As it was passed: None, a density, or the config of a `tfd.Distribution`."""
+        return getattr(self._base, "model", self._base.get_config())
+
+    @property
+    def networks(self) -> list[keras.layers.Layer]:
+        """The networks of the steps that have one."""
+        return [step.network for step in self.steps if hasattr(step, "network")]
+
+    @property
+    def event_shape(self) -> tuple[int]:
+        return (self.event_size,)
+
+    @property
+    def context_size(self) -> int:
+        return self._context_size
+
+    def stream(self, index: int) -> int:
+        """Seed of the dropout of step `index`: that of its first hidden layer.
+
+        The layers after it count on from there, and steps start far apart, so that no
+        two layers of a flow drop the same units.
+        """
+        return (self.seed + (index + 1) * STREAM_STRIDE) % 2**31
+
+    def ordering(self, index: int) -> np.ndarray:
+        """Position of each variable in the order of step `index`: ints (D,)."""
+        if self.permutation == "reverse" or index == 0:
+            kind = "reversed" if index % 2 else "natural"
+        else:
+            kind = "random"
+        return make_orderings(kind, self.event_size, 1, self.seed + index)[0]
+
+    def build(self, input_shape):
+        x_shape, context_shape = split_shapes(input_shape)
+        size = context_shape[-1] if context_shape else 0
+        if x_shape[-1] != self.event_size or (size and size != self.context_size):
+            raise ValueError(
+                f"The flow was made with event_size={self.event_size} and "
+                f"context_size={self.context_size}. Received: input of shape "
+                f"{tuple(x_shape)} and context of size {size}."
+            )
+        shapes = (None, self.event_size), None
+        if self.context_size:
+            shapes = (None, self.event_size), (None, self.context_size)
+        for step in self.steps:
+            if not step.built:
+                step.build(*shapes)
+                step.built = True
+        if self.normalization is not None and not self.normalization.built:
+            self.normalization.build((None, self.event_size))
+        if isinstance(self._base, bases.DensityBase) and not self._base.model.built:
+            self._base.model.build(shapes if self.context_size else shapes[0])
+        self.built = True
+
+    # Both directions ------------------------------------------------------------------
+
+    def compute_log_prob(self, x, context, training):
+        # The steps' own arithmetic is in the density's dtype; networks open a scope of
+        # half precision again.
+        with full_precision():
+            u, log_det = self._run_to_noise(x, self._known_context(context), training)
+            return self._base.log_prob(u, context, training) + log_det
+
+    def to_noise(self, x, context=None):
+        """The noise that a row comes from.
+
+        Args:
+            x: `(..., D)`.
+            context: `(..., C)`; its leading axes are broadcast with those of x.
+
+        Returns:
+            `(u, log_det)`: `(..., D)` and `(...)`, log |det du/dx|.
+        """
+        x, context = self._as_tensors(x, context)
+        return self._run_to_noise(x, context)
+
+    def to_data(self, u, context=None):
+        """The row that noise becomes; the reverse of `to_noise`.
+
+        Returns:
+            `(x, log_det)`: `(..., D)` and `(...)`, log |det dx/du|.
+        """
+        u, context = self._as_tensors(u, context)
+        return self._run_to_data(u, context)
+
+    def _run_to_noise(self, x, context, training=False):
+        x, total = self._standardize(x)
+        for step in self.steps:
+            x, log_det = step.to_noise(x, context, training)
+            total = total + log_det
+        return x, total
+
+    def _run_to_data(self, u, context):
+        total = 0.0
+        for step in reversed(self.steps):
+            u, log_det = step.to_data(u, context)
+            total = total + log_det
+        x, log_det = self._destandardize(u)
+        return x, total + log_det
+
+    def _as_tensors(self, x, context):
+        self._require_built()
+        x = ops.convert_to_tensor(x, self.density_dtype)
+        if x.shape[-1] not in (None, self.event_size):
+            raise ValueError(
+                f"Events must have size {self.event_size}. Received: shape "
+                f"{tuple(x.shape)}."
+            )
+        return x, self._known_context(context)
+
+    def _known_context(self, context):
+        """Context as a tensor of the right size, or a ValueError."""
+        if context is None:
+            if self.context_size:
+                raise ValueError(
+                    f"The flow has a context of size {self.context_size}. Pass "
+                    f"`context` of shape (..., {self.context_size}): fit((x, context))"
+                    ", log_prob(x, context)."
+                )
+            return None
+        context = ops.convert_to_tensor(context)
+        if context.shape[-1] != self.context_size:
+            raise ValueError(
+                f"`context` must have size {self.context_size}. Received: shape "
+                f"{tuple(context.shape)}."
+            )
+        return ops.cast(context, self.density_dtype)
+
+    def _standardize(self, x):
+        """Standardised entries and the log-determinant of the map."""
+        if self.normalization is None:
+            return x, 0.0
+        loc, scale = self._loc_and_scale()
+        return (x - loc) / scale, -ops.sum(ops.log(scale))
+
+    def _destandardize(self, x):
+        if self.normalization is None:
+            return x, 0.0
+        loc, scale = self._loc_and_scale()
+        return x * scale + loc, ops.sum(ops.log(scale))
+
+    def _loc_and_scale(self):
+        return loc_and_scale(self.normalization, self.event_shape, self.density_dtype)
+
+    # Draws ----------------------------------------------------------------------------
+
+    def sample(self, num_samples, context=None, seed=None, verbose="auto"):
+        """Exact draws.
+
+        Args:
+            num_samples: number of draws, at least 1.
+            context: `(C,)` for all draws or `(num_samples, C)`.
+            seed: int, `keras.random.SeedGenerator` or None.
+            verbose: 0, 1, or `"auto"` for a progress bar when there are many chunks.
+
+        Returns:
+            A float tensor `(num_samples, D)`.
+        """
+        check_positive("num_samples", num_samples)
+        self._require_built()
+        if context is not None:
+            context = self.check_context(context, num_samples)
+        self._known_context(context)
+        seeds = seed_generator(seed)
+        function = self._function(
+            "sample", lambda u, context: self.to_data(u, context)[0]
+        )
+
+        def run(rows, context):
+            u = self._base.draw(len(rows), context, seeds, self.density_dtype)
+            return function(u, context)
+
+        rows = np.zeros((num_samples, 1), "float32")
+        return run_in_chunks(run, [rows, context], self.floats_per_row(), verbose)
+
+    def floats_per_row(self) -> int:
+        return 16 * self.event_size + 2 * sum(self.hidden_units)
+
+    # Both faces of TFP ----------------------------------------------------------------
+
+    def bijector(self, context=None):
+        """The map from u to x as a `tfb.Bijector` (TensorFlow).
+
+        It reads the weights as they are at each call.
+
+        Args:
+            context: None, or `(..., C)`, which is broadcast with the batch of x.
+        """
+        from keras_made.tfp.bijectors import FlowBijector
+
+        self._require_built()
+        context = self._known_context(context)
+        return FlowBijector(self, context=context, name=self.name)
+
+    def distribution(self, context=None):
+        """This density as a `tfd.Distribution`, with its `trainable_variables`.
+
+        Args:
+            context: None, `(C,)`, or a batch `(..., C)`, which is its batch shape.
+        """
+        from keras_made.tfp.distributions import flow_distribution
+
+        return flow_distribution(self, self._base, self._known_context(context))
+
+    def get_config(self):
+        return {
+            **keras.Model.get_config(self),
+            "event_size": self.event_size,
+            "num_steps": self.num_steps,
+            "hidden_units": list(self.hidden_units),
+            "context_size": self.context_size,
+            "permutation": self.permutation,
+            "base": self._base.get_config(),
+            "normalization": keras.saving.serialize_keras_object(self.normalization),
+            "min_scale": self.min_scale,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        config["normalization"] = keras.saving.deserialize_keras_object(
+            config["normalization"], custom_objects
+        )
+        return cls(**config)

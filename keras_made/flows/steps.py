@@ -1,0 +1,399 @@
+"""The steps of a flow: invertible maps of events, as Keras layers.
+
+A step maps noise to data and back, and gives the log-determinant of the map with every
+value:
+
+    x, log |det dx/du| = step.to_data(u, context)
+    u, log |det du/dx| = step.to_noise(x, context)
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.autoregressive import Autoregressive
+from keras_made.conditionals import Conditional
+from keras_made.flows.gradients import attach
+from keras_made.flows.transforms import Transform
+from keras_made.generation import generate
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class Bounded(Conditional):
+    """What a network of a flow hears of an entry: x, smoothly kept within a limit.
+
+        feature = limit tanh(x / limit)
+
+    Far outside the data the steps are then affine with bounded parameters: an outlier
+    is not amplified by step after step of a deep stack.
+    """
+
+    def __init__(self, limit: float = 100.0):
+        self.limit = limit
+
+    def encode(self, x):
+        return (self.limit * ops.tanh(x / self.limit))[..., None]
+
+    def get_config(self):
+        return {"limit": self.limit}
+
+
+class FlowStep(keras.layers.Layer):
+    """Base of the steps.
+
+    Call arguments:
+        x: `(..., *event_shape)`.
+        context: `(..., C)` or None; its leading axes are broadcast with those of x.
+        training: whether to apply dropout.
+
+    A call is `to_noise`.
+    """
+
+    def __init__(self, **kwargs):
+        # Networks cast what they hear; the values keep their precision.
+        super().__init__(autocast=False, **kwargs)
+
+    def to_noise(self, x, context=None, training=False):
+        """u `(..., *event_shape)` and log |det du/dx| `(...)`."""
+        raise NotImplementedError
+
+    def to_data(self, u, context=None, training=False):
+        """x `(..., *event_shape)` and log |det dx/du| `(...)`."""
+        raise NotImplementedError
+
+    def call(self, x, context=None, training=False):
+        return self.to_noise(x, context, training)
+
+    def floats_per_event(self) -> int:
+        """About how many floats one event takes on its way through."""
+        return 0
+
+
+class AutoregressiveStep(FlowStep):
+    """Every entry is moved with parameters that hear the entries before it.
+
+        to_noise:  u_i = transform^-1(x_i; network(x)_i)    one call of the network
+        to_data:   x_i = transform(u_i; network(x)_i)       entry by entry, incremental
+
+    With a `MADE`, drawing costs a few passes of arithmetic, whatever D. Its gradient is
+    the implicit one (see `keras_made.flows.gradients`).
+
+    Args:
+        network: an `Autoregressive` layer of one structure, with the `num_params` of
+            the transform.
+        transform: a `Transform`.
+
+    Raises:
+        ValueError: for a network with other `num_params` or several structures.
+
+    Reference:
+        Papamakarios, Pavlakou, Murray 2017, "Masked Autoregressive Flow for Density
+        Estimation", https://arxiv.org/abs/1705.07057
+    """
+
+    def __init__(self, network: Autoregressive, transform: Transform, **kwargs):
+        super().__init__(**kwargs)
+        _check_network(network, transform)
+        # A form that a density fixed for the network, such as classes, does not fit.
+        network.hear_through(None)
+        self.network = network
+        self.transform = transform
+
+    def build(self, x_shape, context_shape=None):
+        if not self.network.built:
+            self.network.build(x_shape, context_shape)
+
+    @property
+    def event_shape(self):
+        """Shape of an event; None before the network knows it."""
+        return self.network.event_shape
+
+    @property
+    def event_rank(self) -> int:
+        return len(self.event_shape or (0,))
+
+    def _params(self, x, context, training=False):
+        params = self.network(x, context, structure=0, training=training)
+        if self.network.num_params is None:
+            params = params[..., None]
+        return ops.cast(params, x.dtype)
+
+    def _entries_to_noise(self, x, context, training=False):
+        """u and the log slopes, each of the shape of x."""
+        return self.transform.inverse(self._params(x, context, training), x)
+
+    def to_noise(self, x, context=None, training=False):
+        x, context = broadcast_rows(x, context, self.event_rank)
+        u, log_slope = self._entries_to_noise(x, context, training)
+        return u, self._sum(log_slope)
+
+    def to_data(self, u, context=None, training=False):
+        u, context = broadcast_rows(u, context, self.event_rank)
+        x = attach(
+            self._substitute(u, context),
+            u,
+            lambda x: self._entries_to_noise(x, context),
+            self.network.num_ranks,
+        )
+        _, log_slope = self._entries_to_noise(x, context)
+        return x, -self._sum(log_slope)
+
+    def _sum(self, log_slope):
+        return ops.sum(log_slope, axis=tuple(range(-self.event_rank, 0)))
+
+    def _substitute(self, u, context):
+        """x, entry by entry: floats of the shape of u."""
+        network, size = self.network, self.network.event_size
+        order = network.orders()[0]
+        rows = ops.reshape(u, (-1, size))
+        if context is not None:
+            context = ops.reshape(context, (-1, network.context_size))
+        noise = ops.transpose(ops.take(rows, order, axis=1))
+        noise = ops.reshape(noise, (network.num_ranks, network.step_size, -1))
+        nothing = ops.zeros_like(rows[:, 0])
+
+        def draw(params, t):
+            now = ops.transpose(ops.take(noise, t, axis=0))
+            return self.transform.forward(params, now)[0], nothing
+
+        dtype = keras.backend.standardize_dtype(u.dtype)
+        values, _ = generate(network, draw, ops.shape(rows)[0], context, dtype=dtype)
+        values = ops.reshape(ops.transpose(values, (1, 0, 2)), (-1, size))
+        return ops.reshape(ops.take(values, np.argsort(order), axis=1), ops.shape(u))
+
+    def floats_per_event(self):
+        return self.network.floats_per_event
+
+
+class CouplingStep(FlowStep):
+    """One half of the entries is moved with parameters that hear the other half.
+
+    Both directions are one call of the network.
+
+    Args:
+        network: a layer that maps the half that is heard, `(..., d)`, and a context, to
+            `(..., (D - d) * num_params)`.
+        transform: a `Transform`.
+        order: the entries, those that are heard first: ints `(D,)`.
+        num_heard: how many are heard, d.
+
+    Reference:
+        Dinh, Sohl-Dickstein, Bengio 2017, "Density Estimation using Real NVP",
+        https://arxiv.org/abs/1605.08803
+    """
+
+    def __init__(self, network, transform: Transform, order, num_heard, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+        self.transform = transform
+        self.order = np.asarray(order, "int32")
+        self.num_heard = num_heard
+
+    def build(self, x_shape, context_shape=None):
+        if not self.network.built:
+            self.network.build((None, self.num_heard), context_shape)
+
+    def to_noise(self, x, context=None, training=False):
+        return self._move(self.transform.inverse, x, context, training)
+
+    def to_data(self, u, context=None, training=False):
+        return self._move(self.transform.forward, u, context, training)
+
+    def _move(self, transform, x, context, training):
+        x, context = broadcast_rows(x, context, 1)
+        heard = ops.take(x, self.order[: self.num_heard], axis=-1)
+        moved = ops.take(x, self.order[self.num_heard :], axis=-1)
+        params = self.network(heard, context, training=training)
+        shape = (*ops.shape(moved), self.transform.num_params)
+        params = ops.cast(ops.reshape(params, shape), x.dtype)
+        moved, log_slope = transform(params, moved)
+        x = ops.concatenate([heard, moved], axis=-1)
+        return ops.take(x, np.argsort(self.order), axis=-1), ops.sum(log_slope, axis=-1)
+
+
+class Inverse(FlowStep):
+    """A step the other way round: IAF is MAF inverted."""
+
+    def __init__(self, step: FlowStep, **kwargs):
+        super().__init__(**kwargs)
+        self.step = step
+
+    def build(self, x_shape, context_shape=None):
+        if not self.step.built:
+            self.step.build(x_shape, context_shape)
+
+    @property
+    def network(self):
+        return self.step.network
+
+    def to_noise(self, x, context=None, training=False):
+        return self.step.to_data(x, context, training)
+
+    def to_data(self, u, context=None, training=False):
+        return self.step.to_noise(u, context, training)
+
+    def floats_per_event(self):
+        return self.step.floats_per_event()
+
+
+class Elementwise(FlowStep):
+    """Every entry is moved by a transform with parameters that are weights.
+
+    Args:
+        transform: a `Transform`; its parameters start at zero.
+    """
+
+    def __init__(self, transform: Transform, **kwargs):
+        super().__init__(**kwargs)
+        self.transform = transform
+
+    def build(self, x_shape, context_shape=None):
+        self.params = self.add_weight(
+            name="params",
+            shape=(x_shape[-1], self.transform.num_params),
+            initializer="zeros",
+        )
+
+    def to_noise(self, x, context=None, training=False):
+        return self._move(self.transform.inverse, x)
+
+    def to_data(self, u, context=None, training=False):
+        return self._move(self.transform.forward, u)
+
+    def _move(self, transform, x):
+        x, log_slope = transform(ops.cast(self.params, x.dtype), x)
+        return x, ops.sum(ops.broadcast_to(log_slope, ops.shape(x)), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class DenseNetwork(keras.layers.Layer):
+    """The plain dense network of a coupling step.
+
+    It hears entries through `Bounded`, and the context as it is.
+
+    Args:
+        hidden_units: width of each hidden layer.
+        num_outputs: width of the output.
+        activation: of the hidden layers.
+        dropout: rate, after each hidden layer.
+        output_scale: spread of the output kernel at the start, as a part of what
+            Glorot's rule gives.
+        kernel_regularizer: penalty on every kernel.
+        seed: of dropout.
+
+    Call arguments:
+        x: `(..., d)`.
+        context: `(..., C)` or None, with the same leading axes.
+        training: whether to apply dropout.
+    """
+
+    def __init__(
+        self,
+        hidden_units,
+        num_outputs,
+        *,
+        activation="relu",
+        dropout=0.0,
+        output_scale=1.0,
+        kernel_regularizer=None,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.hidden_units = tuple(hidden_units)
+        self.num_outputs = num_outputs
+        self.activation = keras.activations.get(activation)
+        self.dropout = dropout
+        self.output_scale = output_scale
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.seed = seed
+
+    def build(self, x_shape, context_shape=None):
+        shared = {
+            "kernel_regularizer": self.kernel_regularizer,
+            "dtype": self.dtype_policy,
+        }
+        self.layers = [
+            keras.layers.Dense(units, activation=self.activation, **shared)
+            for units in self.hidden_units
+        ]
+        start = keras.initializers.VarianceScaling(
+            self.output_scale**2, "fan_avg", "uniform"
+        )
+        self.layers.append(
+            keras.layers.Dense(self.num_outputs, kernel_initializer=start, **shared)
+        )
+        width = x_shape[-1] + (context_shape[-1] if context_shape else 0)
+        for layer in self.layers:
+            layer.build((None, width))
+            width = layer.units
+        self.dropouts = [
+            keras.layers.Dropout(self.dropout, seed=self.seed + index)
+            for index in range(len(self.hidden_units) if self.dropout else 0)
+        ]
+
+    def call(self, x, context=None, training=False):
+        heard = [Bounded().encode(x)[..., 0]] if x.shape[-1] else []
+        heard = heard if context is None else [*heard, context]
+        h = [ops.cast(part, self.compute_dtype) for part in heard]
+        h = ops.concatenate(h, axis=-1)
+        # Keras's layers want a batch axis, and an event may come without.
+        batch = ops.shape(h)[:-1]
+        h = ops.reshape(h, (-1, h.shape[-1])) if not batch else h
+        for index, layer in enumerate(self.layers):
+            h = layer(h)
+            if index < len(self.dropouts):
+                h = self.dropouts[index](h, training=training)
+        return h if batch else h[0]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_units": list(self.hidden_units),
+            "num_outputs": self.num_outputs,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "output_scale": self.output_scale,
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+            "seed": self.seed,
+        }
+
+
+def broadcast_rows(x, context, event_rank: int):
+    """Both with the same leading axes.
+
+    Args:
+        x: `(..., *event_shape)`.
+        context: `(..., C)` or None.
+        event_rank: number of axes of an event.
+    """
+    if context is None:
+        return x, None
+    context = ops.cast(context, x.dtype)
+    if tuple(x.shape[:-event_rank]) == tuple(context.shape[:-1]):
+        return x, context
+    # Zeros of the common shape: what is broadcast may have a size that only runs know.
+    ones = ops.zeros_like(x[(..., *[0] * event_rank)])
+    batch = ops.add(ones, ops.zeros_like(context[..., 0]))
+    x = ops.add(x, ops.reshape(batch, (*ops.shape(batch), *[1] * event_rank)))
+    return x, ops.add(context, batch[..., None])
+
+
+def _check_network(network, transform):
+    if not isinstance(network, Autoregressive):
+        raise ValueError(
+            "`network` must be an Autoregressive layer such as MADE. Received: "
+            f"{network!r}. For any other callable there is "
+            "`tfb.MaskedAutoregressiveFlow`."
+        )
+    if network.params_per_entry != transform.num_params:
+        raise ValueError(
+            f"The network must have num_params={transform.num_params}, and has "
+            f"{network.num_params}. Make it with num_params={transform.num_params}."
+        )
+    if network.num_masks != 1:
+        raise ValueError(
+            "A flow needs one structure: it is inverted in the order in which it was "
+            f"evaluated. Received: a network with num_masks={network.num_masks}. "
+            "Make it with num_masks=1."
+        )

@@ -1,0 +1,1 @@
+"""Faces for TensorFlow Probability; this room needs Keras on TensorFlow."""
