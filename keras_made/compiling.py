@@ -46,7 +46,29 @@ def _jit(layer, function):
     return call
 
 
-def run_in_chunks(function, arrays, floats_per_row, verbose="auto"):
+def is_traced() -> bool:
+    """Whether what runs is being compiled into another function, without values.
+
+    So it is inside `tf.function`, `Dataset.map` and `jax.jit`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.executing_eagerly()
+    if backend == "jax":
+        import jax
+
+        return isinstance(ops.zeros(()), jax.core.Tracer)
+    return False
+
+
+def most_at_once(floats_each) -> int:
+    """How many things that hold so many floats each fit into a chunk, at least one."""
+    return max(1, FLOATS_PER_CHUNK // max(1, floats_each))
+
+
+def run_in_chunks(function, arrays, floats_per_row, verbose="auto", least_rows=16):
     """Call `function` on chunks of rows and join what it returns.
 
     Chunks are padded to a few standard lengths, so that a function compiled per shape
@@ -59,12 +81,14 @@ def run_in_chunks(function, arrays, floats_per_row, verbose="auto"):
         floats_per_row: about how many floats `function` holds for one row.
         verbose: 0 for silence, 1 for a progress bar, `"auto"` for one when there is
             more than one chunk.
+        least_rows: rows of a chunk, however much they hold: fewer are slow. 1 for a
+            `function` that makes many rows of each.
 
     Returns:
         A tensor with one row per row.
     """
     num_rows = len(arrays[0])
-    longest = int(np.clip(FLOATS_PER_CHUNK // max(1, floats_per_row), 16, 16384))
+    longest = int(np.clip(most_at_once(floats_per_row), least_rows, 16384))
     # Equal chunks: the last one, padded to the length of the others, wastes little.
     chunk = standard_length(-(-num_rows // -(-num_rows // longest)))
     starts = range(0, num_rows, chunk)

@@ -6,10 +6,13 @@ map of uniform noise: `draw`. That keeps every way of generating an event the sa
 lets noise be drawn once, outside the loop.
 
 To add one, subclass `Conditional`, set `num_params`, write `log_prob` and `draw`, and
-register the class with Keras; `num_uniforms`, `mean`, `check`, `encode` and
-`distribution` where the defaults do not fit.
+register the class with Keras; `get_config` when its constructor takes arguments;
+`num_uniforms`, `mean`, `check`, `encode` and `distribution` where the defaults do not
+fit.
 """
 
+import functools
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -21,6 +24,9 @@ from keras import ops
 SCALE_OFFSET = math.log(math.e - 1)
 # Uniforms are kept this far from 0 and 1, where quantile functions are infinite.
 UNIFORM_MARGIN = 2.0**-24
+UNIFORM_MARGIN_FLOAT64 = 2.0**-53
+# Entries travel as float32, which holds every integer up to here and not the next.
+MAX_LEVELS = 2**24
 
 
 class Conditional:
@@ -36,7 +42,12 @@ class Conditional:
     continuous = False
 
     def log_prob(self, params, x):
-        """Log-probability of each entry in nats, the shape of `x`."""
+        """Log-probability of each entry in nats, the shape of `x`.
+
+        What is no value of a discrete entry (a level that is not there, a number
+        between two) has probability zero, and the logarithm -inf, whose gradient is
+        zero; NaN has NaN.
+        """
         raise NotImplementedError
 
     def draw(self, params, uniforms):
@@ -46,7 +57,8 @@ class Conditional:
     def sample(self, params, seed=None):
         """One draw of each entry; `seed` is an int, a `SeedGenerator` or None."""
         shape = (*ops.shape(params)[:-1], self.num_uniforms)
-        return self.draw(params, draw_uniforms(shape, seed))
+        dtype = keras.backend.result_type(params.dtype, "float32")
+        return self.draw(params, draw_uniforms(shape, seed, dtype))
 
     def mean(self, params):
         """Expectation of each entry."""
@@ -101,8 +113,10 @@ class Bernoulli(Conditional):
     """
 
     def log_prob(self, params, x):
-        sign = 1.0 - 2.0 * ops.convert_to_tensor(x)
-        return -ops.softplus(sign * params[..., 0])
+        def log_prob(x):
+            return -ops.softplus((1.0 - 2.0 * x) * params[..., 0])
+
+        return _on_levels(log_prob, x, 2, params.dtype)
 
     def draw(self, params, uniforms):
         heads = uniforms[..., 0] < ops.sigmoid(params[..., 0])
@@ -132,22 +146,28 @@ class Categorical(Conditional):
     Classes have no mean; `mean` gives the most probable class.
 
     Args:
-        num_classes: number of classes, at least 2.
+        num_classes: number of classes, from 2 to 2**24: entries travel as float32,
+            which tells no more apart.
     """
 
     def __init__(self, num_classes: int):
-        self.num_classes = _check_count("num_classes", num_classes, 2)
+        self.num_classes = _check_levels_told_apart("num_classes", num_classes)
         self.num_params = self.num_features = self.num_classes
 
     def log_prob(self, params, x):
         # Impossible classes may have a logit of -inf; `where` keeps 0 * inf out.
         log_probs = ops.log_softmax(params, axis=-1)
-        return ops.sum(ops.where(self._is_class(x), log_probs, 0.0), axis=-1)
+
+        def log_prob(x):
+            return ops.sum(ops.where(self._is_class(x), log_probs, 0.0), axis=-1)
+
+        return _on_levels(log_prob, x, self.num_classes, params.dtype)
 
     def _is_class(self, x):
         # `one_hot` fails on torch for what is no class: the reals of other columns.
-        classes = ops.arange(self.num_classes, dtype="int32")
-        return ops.equal(ops.cast(x, "int32")[..., None], classes)
+        # Compared as floats, 1.5 is no class, and what is none is all zeros.
+        x = ops.cast(x, _float(x))
+        return ops.equal(x[..., None], ops.arange(self.num_classes, dtype=x.dtype))
 
     def draw(self, params, uniforms):
         return ops.cast(_draw_class(params, uniforms[..., :1]), params.dtype)
@@ -298,7 +318,8 @@ class MixtureOfLogistics(_Mixture):
 
     Args:
         n: number of components.
-        num_levels: number of levels, at least 2.
+        num_levels: number of levels, from 2 to 2**24: entries travel as float32, which
+            tells no more apart.
         min_scale: floor of the scales, on the interval [-1, 1].
 
     Reference:
@@ -308,7 +329,7 @@ class MixtureOfLogistics(_Mixture):
 
     def __init__(self, n: int, num_levels: int = 256, min_scale: float = 1e-3):
         self.n = _check_count("n", n, 1)
-        self.num_levels = _check_count("num_levels", num_levels, 2)
+        self.num_levels = _check_levels_told_apart("num_levels", num_levels)
         self.min_scale = _check_min_scale(min_scale)
         self.num_params = 3 * self.n
 
@@ -317,6 +338,10 @@ class MixtureOfLogistics(_Mixture):
         logits, loc, scale = super().components(params)
         half = 0.5 * (self.num_levels - 1)
         return logits, (loc + 1.0) * half, scale * half
+
+    def log_prob(self, params, x):
+        log_prob = functools.partial(super().log_prob, params)
+        return _on_levels(log_prob, x, self.num_levels, params.dtype)
 
     def _component_log_prob(self, x, loc, scale):
         # Levels and halves are exact in floating point: the upper edge of one interval
@@ -528,6 +553,7 @@ def get(identifier) -> Conditional:
     if isinstance(identifier, dict):
         identifier = keras.saving.deserialize_keras_object(identifier)
     if isinstance(identifier, Conditional):
+        _check_config(identifier)
         return identifier
     if isinstance(identifier, str) and identifier.lower() in names:
         return names[identifier.lower()]()
@@ -537,10 +563,36 @@ def get(identifier) -> Conditional:
     )
 
 
-def draw_uniforms(shape, seed=None):
-    """Uniform noise strictly between 0 and 1, float32."""
-    uniforms = keras.random.uniform(shape, seed=seed, dtype="float32")
-    return ops.clip(uniforms, UNIFORM_MARGIN, 1.0 - UNIFORM_MARGIN)
+def draw_uniforms(shape, seed=None, dtype="float32"):
+    """Uniform noise strictly between 0 and 1, float32 or float64."""
+    uniforms = keras.random.uniform(shape, seed=seed, dtype=dtype)
+    # JAX gives float32 for float64 unless told otherwise: what came is asked.
+    margin = uniform_margin(keras.backend.standardize_dtype(uniforms.dtype))
+    return ops.clip(uniforms, margin, 1.0 - margin)
+
+
+def uniform_margin(dtype) -> float:
+    """How far uniforms of a dtype are kept from 0 and 1: half their grid there."""
+    return UNIFORM_MARGIN_FLOAT64 if dtype == "float64" else UNIFORM_MARGIN
+
+
+def _on_levels(log_prob, x, num_levels, dtype):
+    """`log_prob(x)` where x is a level, -inf where it is none, NaN where it is NaN.
+
+    Args:
+        log_prob: function of levels, floats in `dtype`.
+        x: entries, numbers of any dtype.
+        num_levels: the levels are the integers from 0 to `num_levels - 1`.
+        dtype: of the parameters.
+    """
+    x = ops.convert_to_tensor(x)
+    x = ops.cast(x, _float(x))
+    is_level = (x >= 0) & (x < num_levels) & ops.equal(x, ops.floor(x))
+    # At no level, that of zero is computed and not used: were it computed at x, it
+    # could be NaN, and so would be the gradient, whatever `where` chooses.
+    levels = ops.cast(ops.where(is_level, x, ops.zeros_like(x)), dtype)
+    impossible = ops.cast(ops.where(ops.isnan(x), np.nan, -np.inf), dtype)
+    return ops.where(is_level, log_prob(levels), impossible)
 
 
 def _scale(raw, floor):
@@ -582,6 +634,44 @@ def _check_count(name, value, least):
             f"`{name}` must be an int of at least {least}. Received: {value!r}."
         )
     return int(value)
+
+
+def _check_levels_told_apart(name, value):
+    value = _check_count(name, value, 2)
+    if value > MAX_LEVELS:
+        raise ValueError(
+            f"`{name}` must be at most 2**24 = {MAX_LEVELS}. Received: {value}. "
+            "Entries travel as float32, which does not tell greater integers apart. "
+            "Divide them into fewer levels, `x // width`, or model real numbers."
+        )
+    return value
+
+
+def _check_config(conditional):
+    """Refuse a conditional whose config does not say what it was made with.
+
+    Two of them could not be told apart, and a file would hold neither.
+    """
+    cls = type(conditional)
+    own = getattr(cls.from_config, "__func__", None)
+    if own is not Conditional.from_config.__func__:
+        return
+    config = conditional.get_config()
+    # What comes as `*args` or `**kwargs` may be said under any name, but not by an
+    # empty config.
+    unsaid = [
+        p.name
+        for p in inspect.signature(cls).parameters.values()
+        if p.name not in config
+        and (not config or p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    ]
+    if unsaid:
+        raise ValueError(
+            f"{cls.__name__} takes the arguments {unsaid}, and its `get_config` does "
+            "not return them: conditionals of other arguments would be taken for it, "
+            "and it would be loaded with its defaults. Write a `get_config` that "
+            "returns every argument of the constructor by its name."
+        )
 
 
 def _check_min_scale(min_scale):

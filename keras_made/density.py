@@ -8,8 +8,8 @@ from keras import ops
 
 from keras_made import conditionals
 from keras_made.autoregressive import Autoregressive, check_positive
+from keras_made.compiling import is_traced, most_at_once, run_in_chunks
 from keras_made.generation import generate
-from keras_made.compiling import run_in_chunks
 from keras_made.likelihood import (
     LikelihoodModel,
     seed_generator,
@@ -151,9 +151,14 @@ class AutoregressiveDensity(LikelihoodModel):
         self.conditional.check(x)
 
     def typical_event(self):
-        conditional, shape = self.conditional, self.event_shape
-        params = ops.zeros((*shape, conditional.num_params))
-        uniforms = ops.full((*shape, conditional.num_uniforms), 0.5)
+        # In half precision, which `floatx` may be, levels above 2048 are not exact.
+        conditional, shape, dtype = (
+            self.conditional,
+            self.event_shape,
+            self.density_dtype,
+        )
+        params = ops.zeros((*shape, conditional.num_params), dtype)
+        uniforms = ops.full((*shape, conditional.num_uniforms), 0.5, dtype)
         return ops.convert_to_numpy(conditional.draw(params, uniforms))
 
     # log p ----------------------------------------------------------------------------
@@ -167,7 +172,7 @@ class AutoregressiveDensity(LikelihoodModel):
         members = ops.map(
             lambda row: self._member_log_prob(z, context, row, False), rows
         )
-        return ops.logsumexp(members, axis=0) - math.log(len(self._rows)) + log_det
+        return _log_mean_exp(members) + log_det
 
     def _member_log_prob(self, z, context, row, training):
         params = self.network(z, context, row=row, training=training)
@@ -209,6 +214,7 @@ class AutoregressiveDensity(LikelihoodModel):
             A float tensor `(num_samples, *event_shape)`.
         """
         check_positive("num_samples", num_samples)
+        self._require_values("sample")
         self._require_built()
         if context is not None:
             context = self.check_context(context, num_samples)
@@ -221,6 +227,15 @@ class AutoregressiveDensity(LikelihoodModel):
         members = self._choose_members(num_samples, seeds)
         x, _ = self._generate(members, context, seeds, verbose=verbose)
         return x
+
+    def _require_values(self, verb):
+        if is_traced():
+            raise ValueError(
+                f"`{verb}` plans its work by numbers, and where it is called now there "
+                "are none yet: inside `tf.function`, `Dataset.map` or `jax.jit`. Call "
+                "it outside. On TensorFlow `model.distribution(context).sample(n, "
+                "seed=seed)` draws, and `model.log_prob` scores, inside a graph."
+            )
 
     def _choose_members(self, num_samples, seeds):
         """A structure for each draw, evenly; which comes first is left to chance."""
@@ -248,7 +263,8 @@ class AutoregressiveDensity(LikelihoodModel):
         `num_particles` times in its own ordering, each missing entry given the entries
         before it, and keeps one with probability proportional to the likelihood of the
         observed entries: an approximation that becomes exact as the particles grow,
-        and with one particle ignores observed entries that come later.
+        and with one particle ignores observed entries that come later. Particles are
+        rounded up to a multiple of the structures, so that each has as many.
 
         Args:
             x: `(n, *event_shape)`.
@@ -266,6 +282,7 @@ class AutoregressiveDensity(LikelihoodModel):
             the observed entries untouched.
         """
         check_positive("num_particles", num_particles)
+        self._require_values("impute")
         copies = 1 if num_copies is None else num_copies
         check_positive("num_copies", copies)
         x, observed, context = self._check_missing(x, observed, context)
@@ -302,17 +319,56 @@ class AutoregressiveDensity(LikelihoodModel):
         return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces)
 
     def _impute_by_particles(self, x, observed, context, particles, seeds, verbose):
-        def choose(*job):
-            completed, weights = self._complete(*job, particles, seeds)
-            noise = conditionals.draw_uniforms(weights.shape, seeds)
-            # The largest of log w - log(-log u) falls on each particle as w.
-            gumbel = -ops.log(-ops.log(noise))
-            chosen = ops.cast(ops.argmax(weights + gumbel, axis=1), "int32")
-            first = np.arange(len(completed), step=particles, dtype="int32")
-            return ops.take(completed, ops.add(first, chosen), axis=0)
+        def choose(groups):
+            result, best = None, None
+            for completed, weights in groups:
+                chosen, score = self._choose_particles(completed, weights, seeds)
+                if result is None:
+                    result, best = chosen, score
+                better = ops.reshape(score > best, (-1, *[1] * len(self.event_shape)))
+                result = ops.where(better, chosen, result)
+                best = ops.maximum(score, best)
+            return result
 
-        floats = particles * self.floats_per_row()
-        return run_in_chunks(choose, [x, observed, context], floats, verbose)
+        job = [x, observed, context]
+        return self._run_particles(choose, job, particles, seeds, verbose)
+
+    def _choose_particles(self, completed, weights, seeds):
+        """The best of each row's particles, and the score by which it is."""
+        noise = conditionals.draw_uniforms(weights.shape, seeds, self.density_dtype)
+        # The largest of log w - log(-log u) falls on each particle as w.
+        scores = weights - ops.log(-ops.log(noise))
+        chosen = ops.cast(ops.argmax(scores, axis=1), "int32")
+        first = np.arange(len(completed), step=weights.shape[1], dtype="int32")
+        chosen = ops.take(completed, ops.add(first, chosen), axis=0)
+        return chosen, ops.max(scores, axis=1)
+
+    def _run_particles(self, function, job, particles, seeds, verbose):
+        """Rows in chunks, and the particles of each in groups that fit into a chunk.
+
+        Args:
+            function: of an iterator over the groups, each what `_complete` returns.
+            job: `[x, observed, context]`.
+            particles: number of particles, rounded up until every group holds as many
+                of each structure.
+            seeds: a `SeedGenerator`.
+            verbose: as in `sample`.
+
+        Returns:
+            What `function` returns for all rows.
+        """
+        members = len(self._rows)
+        floats = members * (self.floats_per_row() + math.prod(self.noise_shape))
+        rounds = -(-particles // members)
+        groups = -(-rounds // most_at_once(floats))
+        rounds = -(-rounds // groups)
+
+        def run(*job):
+            return function(
+                self._complete(*job, rounds * members, seeds) for _ in range(groups)
+            )
+
+        return run_in_chunks(run, job, rounds * floats, verbose, least_rows=1)
 
     def _complete(self, x, observed, context, particles, seeds):
         """Every row completed `particles` times by members in their own orderings.
@@ -341,8 +397,9 @@ class AutoregressiveDensity(LikelihoodModel):
 
         Exact for an order-agnostic network, under the ordering with the observed
         entries first that `impute` uses. For others log p(x) - log p(observed), the
-        latter estimated with `num_particles` completions: an approximation, exact when
-        the observed entries come first anyway.
+        latter estimated with `num_particles` completions, rounded up to as many for
+        each structure: an approximation, exact when the observed entries come first
+        anyway.
 
         Args:
             x: complete rows `(n, *event_shape)`.
@@ -356,6 +413,7 @@ class AutoregressiveDensity(LikelihoodModel):
             A float tensor `(n,)`.
         """
         check_positive("num_particles", num_particles)
+        self._require_values("conditional_log_prob")
         x, context = self.check_inputs(x, context)
         observed = _check_observed(observed, x)
         seeds = seed_generator(seed)
@@ -379,12 +437,13 @@ class AutoregressiveDensity(LikelihoodModel):
     def _log_prob_observed(self, x, observed, context, particles, seeds, verbose):
         """log p(observed part), by importance sampling."""
 
-        def estimate(*job):
-            _, weights = self._complete(*job, particles, seeds)
-            return ops.logsumexp(weights, axis=1) - math.log(particles)
+        def estimate(groups):
+            # Groups are of one size: the mean of all is the mean of their means.
+            means = [_log_mean_exp(ops.transpose(weights)) for _, weights in groups]
+            return _log_mean_exp(ops.stack(means))
 
-        floats = particles * self.floats_per_row()
-        result = run_in_chunks(estimate, [x, observed, context], floats, verbose)
+        job = [x, observed, context]
+        result = self._run_particles(estimate, job, particles, seeds, verbose)
         return result - self._log_scales(observed)
 
     def _log_scales(self, entries):
@@ -487,7 +546,9 @@ class AutoregressiveDensity(LikelihoodModel):
         shape = self.noise_shape
 
         def run(members, context, order, *rest):
-            noise = conditionals.draw_uniforms((len(members), *shape), seeds)
+            noise = conditionals.draw_uniforms(
+                (len(members), *shape), seeds, self.density_dtype
+            )
             order = shared_order if order is None else order
             rest = [
                 None if a is None else ops.convert_to_tensor(a)
@@ -532,28 +593,27 @@ class AutoregressiveDensity(LikelihoodModel):
 
         Returns:
             `(n, event_size + 1)`, in the density's dtype: the entries, and in the last
-            column the summed log-probability of those `counted`. Entries that are drawn
-            are drawn in float32.
+            column the summed log-probability of those `counted`.
         """
-        network = self.network
+        network, dtype = self.network, self.density_dtype
         batch, width = ops.shape(noise)[0], network.step_size
-        noise = ops.transpose(noise, (1, 0, 2, 3))
+        noise = ops.transpose(ops.cast(noise, dtype), (1, 0, 2, 3))
         orders = order
         if order is None:
             orders = ops.take(network.orders(), row, axis=0)[None]
         if known is not None:
-            raw = ops.cast(known, self.density_dtype)
+            raw = ops.cast(known, dtype)
             known, _ = self._standardize(ops.reshape(raw, (-1, *self.event_shape)))
-            known = ops.cast(ops.reshape(known, (-1, network.event_size)), "float32")
+            known = ops.reshape(known, (-1, network.event_size))
         if context is not None:
-            context = ops.cast(context, self.density_dtype)
+            context = ops.cast(context, dtype)
 
         def draw(params, t):
             start = (0, t * width)
             entries = ops.slice(orders, start, (ops.shape(orders)[0], width))
             conditional = self.conditional.at(entries)
             x = conditional.draw(params, ops.take(noise, t, axis=0))
-            total = ops.zeros((batch,))
+            total = ops.zeros((batch,), dtype)
             if known is not None:
                 x = ops.where(_pick(observed, entries), _pick(known, entries), x)
             if counted is not None:
@@ -562,15 +622,15 @@ class AutoregressiveDensity(LikelihoodModel):
                 total = ops.sum(log_prob, axis=-1)
             return x, total
 
-        values, total = generate(network, draw, batch, context, row, order)
+        values, total = generate(network, draw, batch, context, row, order, dtype)
         values = ops.reshape(ops.transpose(values, (1, 0, 2)), (batch, -1))
-        x = ops.cast(_pick(values, ops.argsort(orders, axis=-1)), self.density_dtype)
+        x = _pick(values, ops.argsort(orders, axis=-1))
         if self.normalization is not None:
             loc, scale = self._loc_and_scale()
             x = x * ops.reshape(scale, (1, -1)) + ops.reshape(loc, (1, -1))
         if known is not None:
             x = ops.where(observed, raw, x)
-        return ops.concatenate([x, ops.cast(total, x.dtype)[:, None]], axis=-1)
+        return ops.concatenate([x, total[:, None]], axis=-1)
 
     def distribution(self, context=None):
         """This density as a `tfd.Distribution` (TensorFlow).
@@ -608,6 +668,15 @@ class AutoregressiveDensity(LikelihoodModel):
                 config[name], custom_objects
             )
         return cls(**config)
+
+
+def _log_mean_exp(members):
+    """Log of the mean probability over the first axis."""
+    # Where all are -inf, so is the mean; `logsumexp` would have NaN for a gradient.
+    impossible = ops.max(members, axis=0) == -np.inf
+    members = ops.where(impossible, ops.zeros_like(members), members)
+    result = ops.logsumexp(members, axis=0) - math.log(members.shape[0])
+    return ops.where(impossible, -np.inf * ops.ones_like(result), result)
 
 
 def _check_observed(observed, x):

@@ -161,7 +161,7 @@ def _impute_exactly(model):
     """Each row in an ordering of its own that has its observed entries first."""
     import tensorflow as tf
 
-    from keras_made.conditionals import UNIFORM_MARGIN
+    from keras_made.distributions import draw_noise
 
     row, typical = model._rows[0], _flat(model, _typical(model))
     natural = model.network.orders()[row]
@@ -171,12 +171,7 @@ def _impute_exactly(model):
         known, seen = _flat(model, x), _flat(model, observed)
         missing = tf.cast(~tf.gather(seen, natural, axis=1), tf.int32)
         order = tf.gather(natural, tf.argsort(missing, axis=1, stable=True))
-        noise = tf.random.stateless_uniform(
-            (tf.shape(x)[0], *model.noise_shape),
-            _pair(seed),
-            UNIFORM_MARGIN,
-            1 - UNIFORM_MARGIN,
-        )
+        noise = draw_noise(model, tf.shape(x)[0], _pair(seed))
         known = tf.where(seen, known, typical)
         draws = generate(tf.constant(row), noise, context, order, known, seen)
         return tf.reshape(draws[:, :-1], tf.shape(x))
@@ -193,6 +188,9 @@ def _impute_by_particles(model, num_particles):
     from keras_made.distributions import draw_rows
 
     typical = _flat(model, _typical(model))
+    # Rounded up, so that every structure completes a row equally often.
+    members = len(model._rows)
+    num_particles = -(-num_particles // members) * members
 
     def repeat(a):
         return None if a is None else tf.repeat(a, num_particles, axis=0)
@@ -207,6 +205,7 @@ def _impute_by_particles(model, num_particles):
             size * num_particles,
             draw_seed,
             repeat(context),
+            evenly=True,
             known=known,
             observed=seen,
             counted=seen,

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_made.conditionals import UNIFORM_MARGIN
+from keras_made.conditionals import uniform_margin
 from keras_made.tfp.modules import check_event, module_variables
 
 tfd = tfp.distributions
@@ -88,7 +88,15 @@ class AutoregressiveDistribution(tfd.Distribution):
         return tf.reshape(context, (-1, size))
 
 
-def draw_rows(model, size, seed, context=None, **arguments):
+def draw_noise(model, size, seed):
+    """The uniforms behind `size` rows of a density, in its dtype, from TFP's seed."""
+    dtype = model.density_dtype
+    margin = uniform_margin(dtype)
+    shape = (size, *model.noise_shape)
+    return tf.random.stateless_uniform(shape, seed, margin, 1 - margin, dtype)
+
+
+def draw_rows(model, size, seed, context=None, evenly=False, **arguments):
     """Rows generated from a seed in a graph; each draws its structure by itself.
 
     That is the mixture of the structures, without strata.
@@ -98,6 +106,7 @@ def draw_rows(model, size, seed, context=None, **arguments):
         size: number of rows, an integer scalar.
         seed: ints `(2,)`, as TFP's stateless draws want.
         context: `(size, C)` or None.
+        evenly: whether the structures take turns instead.
         **arguments: of `AutoregressiveDensity.generate_rows`.
 
     Returns:
@@ -105,12 +114,12 @@ def draw_rows(model, size, seed, context=None, **arguments):
     """
     noise_seed, row_seed = tfp.random.split_seed(seed, n=2)
     rows = tf.constant(model._rows, tf.int32)
-    noise = tf.random.stateless_uniform(
-        (size, *model.noise_shape), noise_seed, UNIFORM_MARGIN, 1 - UNIFORM_MARGIN
-    )
+    noise = draw_noise(model, size, noise_seed)
     chosen = tf.random.stateless_uniform(
         (size,), row_seed, maxval=len(model._rows), dtype=tf.int32
     )
+    if evenly:
+        chosen = tf.range(size) % len(model._rows)
     if len(model._rows) == 1:
         return model.generate_rows(rows[0], noise, context, **arguments)
     draws = tf.map_fn(
