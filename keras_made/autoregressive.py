@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made.entries.encoder import describe_form, is_same_form
+
 
 class Autoregressive(keras.layers.Layer):
     """Base of the networks that give p(x_i | the entries generated before x_i).
@@ -439,17 +441,6 @@ class Autoregressive(keras.layers.Layer):
         }
         config.pop("autocast", None)
         return config
-
-
-def is_same_form(encoder, other) -> bool:
-    """Do entries reach a network alike through both? None stands for plain numbers."""
-    if encoder is None or other is None or type(encoder) is not type(other):
-        return encoder is other
-    return encoder is other or encoder.get_config() == other.get_config()
-
-
-def describe_form(encoder) -> str:
-    return "plain numbers" if encoder is None else f"entries through {encoder!r}"
 
 
 def broadcast_axes(axes, others):

@@ -1,6 +1,11 @@
-"""The one loop in which events are generated, rank by rank."""
+"""The one loop in which events are generated, rank by rank, and its noise."""
 
+import keras
 from keras import ops
+
+# Uniforms are kept this far from 0 and 1, where quantile functions are infinite.
+UNIFORM_MARGIN = 2.0**-24
+UNIFORM_MARGIN_FLOAT64 = 2.0**-53
 
 
 def generate(
@@ -46,3 +51,16 @@ def generate(
     )
     loop = ops.while_loop(lambda t, *_: t < num_ranks, run_block, loop)
     return loop[2], loop[3]
+
+
+def draw_uniforms(shape, seed=None, dtype="float32"):
+    """Uniform noise strictly between 0 and 1, float32 or float64."""
+    uniforms = keras.random.uniform(shape, seed=seed, dtype=dtype)
+    # JAX gives float32 for float64 unless told otherwise: what came is asked.
+    margin = uniform_margin(keras.backend.standardize_dtype(uniforms.dtype))
+    return ops.clip(uniforms, margin, 1.0 - margin)
+
+
+def uniform_margin(dtype) -> float:
+    """How far uniforms of a dtype are kept from 0 and 1: half their grid there."""
+    return UNIFORM_MARGIN_FLOAT64 if dtype == "float64" else UNIFORM_MARGIN

@@ -10,7 +10,7 @@ import math
 import keras
 from keras import ops
 
-from keras_made.likelihood import LikelihoodModel
+from keras_made.densities.likelihood import LikelihoodModel
 
 
 class StandardNormal:

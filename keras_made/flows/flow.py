@@ -14,9 +14,9 @@ from keras_made.autoregressive import check_positive
 from keras_made.compiling import run_in_chunks
 from keras_made.flows import bases
 from keras_made.flows.steps import FlowStep
-from keras_made.likelihood import LikelihoodModel, seed_generator, split_shapes
+from keras_made.densities.likelihood import LikelihoodModel, seed_generator, split_shapes
 from keras_made.masks import check_seed, make_orderings
-from keras_made.units import full_precision, loc_and_scale
+from keras_made.densities.support import full_precision, loc_and_scale
 
 # Between the seeds of neighbouring steps: far more than a network has layers. It is
 # odd, so that modulo a power of two no multiple of it comes back.

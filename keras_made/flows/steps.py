@@ -12,30 +12,10 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
-from keras_made.conditionals import Conditional
+from keras_made.entries.encoder import Bounded
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
 from keras_made.generation import generate
-
-
-@keras.saving.register_keras_serializable(package="keras_made")
-class Bounded(Conditional):
-    """What a network of a flow hears of an entry: x, smoothly kept within a limit.
-
-        feature = limit tanh(x / limit)
-
-    Far outside the data the steps are then affine with bounded parameters: an outlier
-    is not amplified by step after step of a deep stack.
-    """
-
-    def __init__(self, limit: float = 100.0):
-        self.limit = limit
-
-    def encode(self, x):
-        return (self.limit * ops.tanh(x / self.limit))[..., None]
-
-    def get_config(self):
-        return {"limit": self.limit}
 
 
 class FlowStep(keras.layers.Layer):

@@ -6,11 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import (
-    Autoregressive,
-    describe_form,
-    is_same_form,
-)
+from keras_made.autoregressive import Autoregressive
+from keras_made.entries.encoder import describe_form, is_same_form
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

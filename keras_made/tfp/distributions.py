@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_made.conditionals import uniform_margin
+from keras_made.entries.conditional import uniform_margin
 from keras_made.tfp.modules import check_event, module_variables
 
 tfd = tfp.distributions

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_made.units import full_precision
+from keras_made.densities.support import full_precision
 
 
 def tf_variables(variables) -> list[tf.Variable]:

@@ -417,7 +417,7 @@ class LikelihoodModel(keras.Model):
         if format not in ("onnx", "litert"):
             write(filepath)
             return
-        from keras_made.export import write_and_compare
+        from keras_made.export.saved_model import write_and_compare
 
         write_and_compare(self, write, filepath, format)
 

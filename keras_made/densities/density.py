@@ -10,13 +10,13 @@ from keras_made import conditionals
 from keras_made.autoregressive import Autoregressive, check_positive
 from keras_made.compiling import is_traced, most_at_once, run_in_chunks
 from keras_made.generation import generate
-from keras_made.likelihood import (
+from keras_made.densities.likelihood import (
     LikelihoodModel,
     seed_generator,
     split_shapes,
     to_array,
 )
-from keras_made.units import loc_and_scale
+from keras_made.densities.support import loc_and_scale
 
 ROWS_ORDERED_AT_ONCE = 2**16
 

@@ -158,7 +158,7 @@ def test_a_fresh_process_without_keras_gives_the_same_numbers(names, tmp_path):
 def check_endpoints(name, model, data, served):
     import tensorflow as tf
 
-    from keras_made.export import _make_module
+    from keras_made.export.saved_model import _make_module
 
     def check(endpoint, expected, tolerance=1e-4):
         np.testing.assert_allclose(

@@ -17,7 +17,7 @@ from laws import reload, set_random_weights, to_numpy
 
 from keras_made import MADE, AutoregressiveDensity, Normal, flows
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from flow_likelihood import PLANAR
 

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_made.autoregressive import check_positive
-from keras_made.density import AutoregressiveDensity
-from keras_made.likelihood import LikelihoodModel
+from keras_made.densities.density import AutoregressiveDensity
+from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.plots import require
 
 ROWS_CHECKED = 16

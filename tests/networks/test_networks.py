@@ -806,7 +806,7 @@ def test_a_network_of_ones_own(context_size, tmp_path):
 
 
 def test_the_readme_shows_this_network():
-    readme = Path(__file__).parent.parent / "README.md"
+    readme = Path(__file__).parents[2] / "README.md"
     assert inspect.getsource(Attention).strip() in readme.read_text(encoding="utf-8")
 
 

@@ -1,0 +1,1 @@
+"""Densities: a network and a conditional, as a Keras model."""

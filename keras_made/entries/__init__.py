@@ -1,0 +1,20 @@
+"""Entries: what one variable is like, given the parameters that a network computes."""
+
+from keras_made.entries.columns import Columns, get
+from keras_made.entries.conditional import Conditional
+from keras_made.entries.discrete import Bernoulli, Categorical, MixtureOfLogistics
+from keras_made.entries.encoder import Bounded, Encoder
+from keras_made.entries.real import MixtureOfNormals, Normal
+
+__all__ = [
+    "Bernoulli",
+    "Bounded",
+    "Categorical",
+    "Columns",
+    "Conditional",
+    "Encoder",
+    "MixtureOfLogistics",
+    "MixtureOfNormals",
+    "Normal",
+    "get",
+]

@@ -1,0 +1,1 @@
+"""A trained density for other runtimes."""
