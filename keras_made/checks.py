@@ -130,8 +130,6 @@ def to_array(name, x) -> np.ndarray:
         array = array.astype("float32")
     if array.dtype.kind not in "buif":
         raise ValueError(f"{expected}. Received: dtype {array.dtype}.")
-    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype("float64")
     return _plain(array)
 
 
@@ -204,6 +202,8 @@ def _plain(array):
     """The same numbers in a form that every back end takes, copied only if need be."""
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.name == "uint64" or array.dtype.itemsize > 8:
+        array = array.astype("float64")
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
     return array

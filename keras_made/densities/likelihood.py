@@ -5,6 +5,7 @@ import math
 import operator
 import os
 import tempfile
+import types
 
 import keras
 import numpy as np
@@ -72,6 +73,8 @@ class LikelihoodModel(keras.Model):
         super().__init__(autocast=False, **kwargs)
         self._nll = NegativeLogLikelihood()
         self._functions = {}
+        # In a namespace, where Keras does not look for variables to track.
+        self._compiled_for = types.SimpleNamespace(variables=None)
         self._xla_by_size = False
         self._stream_seen = False
 
@@ -257,17 +260,17 @@ class LikelihoodModel(keras.Model):
 
     def train_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """One step on a batch, checked as in `fit`; as Keras's own."""
-        data = self._check_data(x, y, sample_weight)
+        data = self._check_data(_one_batch(x), y, sample_weight)
         return super().train_on_batch(*data, **kwargs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
         """Metrics of a batch, checked as in `fit`; as Keras's own."""
-        data = self._check_data(x, y, sample_weight)
+        data = self._check_data(_one_batch(x), y, sample_weight)
         return super().test_on_batch(*data, **kwargs)
 
     def predict_on_batch(self, x):
         """log p of the rows of a batch, checked as in `fit`: `(n,)` NumPy."""
-        x, _, _ = self._check_data(x)
+        x, _, _ = self._check_data(_one_batch(x))
         return super().predict_on_batch(x)
 
     def make_train_function(self, force=False):
@@ -342,12 +345,7 @@ class LikelihoodModel(keras.Model):
         """
         if context is None:
             x, context = split_inputs(x)
-        if is_stream(x):
-            raise ValueError(
-                "`log_prob` takes rows, an array or a tensor. Received: "
-                f"{type(x).__name__}. `predict` scores streams of batches."
-            )
-        if is_tensor(x):
+        if is_tensor(_one_batch(x)):
             return self._log_prob_of_tensor(x, context)
         x, context = self.check_inputs(x, context)
         return run_in_chunks(
@@ -367,11 +365,6 @@ class LikelihoodModel(keras.Model):
             self._check_context_size(context.shape)
             context = ops.broadcast_to(context, (ops.shape(x)[0], context.shape[0]))
         return self((x, context))
-
-    def quantize(self, *args, **kwargs):
-        """As `keras.Model.quantize`."""
-        super().quantize(*args, **kwargs)
-        self._functions.clear()
 
     def save(self, filepath, overwrite=True, zipped=None, **kwargs):
         """As `keras.Model.save`; a `.keras` file is replaced only by a whole one."""
@@ -453,7 +446,15 @@ class LikelihoodModel(keras.Model):
         return 16 * math.prod(self.event_shape)
 
     def _function(self, name, function):
-        """The compiled form of `function`, made at first use and kept."""
+        """The compiled form of `function`, made at first use and kept.
+
+        What was compiled reads the variables of its time: other ones, of quantized
+        layers or of layers with adapters (LoRA), drop it.
+        """
+        variables, old = self.variables, self._compiled_for.variables
+        if old is not None and list(map(id, old)) != list(map(id, variables)):
+            self._functions.clear()
+        self._compiled_for.variables = variables
         if name not in self._functions:
             self._functions[name] = compiled(self, function)
         return self._functions[name]
@@ -626,6 +627,17 @@ def split_shapes(input_shape):
         x_shape, context_shape = input_shape
         return tuple(x_shape), tuple(context_shape)
     return tuple(input_shape), None
+
+
+def _one_batch(x):
+    """The rows themselves, and no stream of them."""
+    if not is_stream(x):
+        return x
+    raise ValueError(
+        "Rows must be an array, a table or a tensor here. Received: "
+        f"{type(x).__name__}. Streams of batches are for `fit`, `evaluate` and "
+        "`predict`."
+    )
 
 
 def _per_row(context):
