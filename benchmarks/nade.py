@@ -10,6 +10,7 @@ NADE and for EoNADE with one hidden layer and 16 orderings.
 """
 
 import argparse
+import functools
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from timing import interleaved_medians, load_data, print_table, save_json
 
 from keras_made import NADE, AutoregressiveDensity
 from keras_made.compiling import compiled
+from keras_made.densities.drawing import generate_rows, noise_shape
 
 PUBLISHED = {"dna": (84.81, 82.31), "mushrooms": (9.81, 9.69)}
 
@@ -27,9 +29,9 @@ def cost(size, units, repeats, batch=100):
     model.build((None, size))
     rng = np.random.RandomState(0)
     x = (rng.uniform(size=(batch, size)) < 0.5).astype("float32")
-    noise = rng.uniform(size=(batch, *model.noise_shape)).astype("float32")
+    noise = rng.uniform(size=(batch, *noise_shape(model))).astype("float32")
     score = compiled(model, model.call)
-    draw = compiled(model, model.generate_rows)
+    draw = compiled(model, functools.partial(generate_rows, model))
     times = interleaved_medians(
         {"score": lambda: score(x), "draw": lambda: draw(np.int32(0), noise)}, repeats
     )
@@ -48,7 +50,7 @@ def fit(network, data, steps):
     """Train for `steps` updates; the weights that are best on valid stay."""
     keras.utils.set_random_seed(0)
     # One ordering tells when to stop, at a sixteenth of the cost of the mixture.
-    model = AutoregressiveDensity(network, "bernoulli", rows=[0])
+    model = AutoregressiveDensity(network, "bernoulli", structures=[0])
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
     )
@@ -75,7 +77,8 @@ def compare(name, folder, units, steps):
     network = NADE(units, activation="relu", ordering="random", num_masks=16)
     fit(network, data, steps)
     one = [
-        score(AutoregressiveDensity(network, rows=[row]), test) for row in (0, 5, 10)
+        score(AutoregressiveDensity(network, structures=[row]), test)
+        for row in (0, 5, 10)
     ]
     return {
         "data": name,

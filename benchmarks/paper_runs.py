@@ -312,7 +312,7 @@ class Average:
     def model(self) -> AutoregressiveDensity:
         networks = [training.model.network for training in self.trainings]
         network = networks[0] if len(networks) == 1 else NetworkAverage(networks)
-        return AutoregressiveDensity(network, "bernoulli", rows=self.rows)
+        return AutoregressiveDensity(network, "bernoulli", structures=self.rows)
 
     def score(self, part: str) -> np.ndarray:
         """log p of each row of a part under the mixture of all that are scored."""

@@ -12,6 +12,7 @@ Test NLL in nats, on about `--test` images, evenly spread over the test set.
 """
 
 import argparse
+import functools
 import time
 
 import keras
@@ -20,6 +21,7 @@ from timing import interleaved_medians, load_data, print_table, save_json
 
 from keras_made import MADE, Autoregressive, AutoregressiveDensity, PixelCNN, PixelRNN
 from keras_made.compiling import compiled
+from keras_made.densities.drawing import generate_rows, noise_shape
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -58,9 +60,9 @@ def time_of_samples(network, batch=16, repeats=5):
     """Seconds to draw a batch: row by row, and recomputing all at every step."""
     model = AutoregressiveDensity(network, "bernoulli")
     model.build((None, *network.event_shape))
-    noise = np.random.RandomState(0).uniform(size=(batch, *model.noise_shape))
+    noise = np.random.RandomState(0).uniform(size=(batch, *noise_shape(model)))
     noise = noise.astype("float32")
-    draw = compiled(model, model.generate_rows)
+    draw = compiled(model, functools.partial(generate_rows, model))
     state = Autoregressive.start(network, batch)
     x_last = np.zeros((batch, 1), "float32")
     step = compiled(model, lambda t: Autoregressive.step(network, state, x_last, t)[0])

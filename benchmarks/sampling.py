@@ -8,6 +8,9 @@ All three are compiled, and timed in turn in one process.
 """
 
 import argparse
+import functools
+
+from keras_made.densities.drawing import generate_rows
 
 
 def parse():
@@ -32,7 +35,7 @@ def measure(size, hidden, naive, repeats, batch=100):
         """The same network, recomputed at every step."""
 
         start, step = Autoregressive.start, Autoregressive.step
-        open, advance = Autoregressive.open, Autoregressive.advance
+        open = Autoregressive.open
         block_length = Autoregressive.block_length
 
     def model_of(network):
@@ -47,13 +50,13 @@ def measure(size, hidden, naive, repeats, batch=100):
     noise = rng.uniform(size=(batch, size, 1, 1)).astype("float32")
     row = np.int32(0)
     forward = compiled(fast, fast.network)
-    draw = compiled(fast, fast.generate_rows)
+    draw = compiled(fast, functools.partial(generate_rows, fast))
     functions = {
         "forward": lambda: forward(x),
         "sample": lambda: draw(row, noise),
     }
     if naive:
-        draw_naive = compiled(slow, slow.generate_rows)
+        draw_naive = compiled(slow, functools.partial(generate_rows, slow))
         same = np.array_equal(draw(row, noise), draw_naive(row, noise))
         functions["D passes"] = lambda: draw_naive(row, noise)
     times = interleaved_medians(functions, repeats)

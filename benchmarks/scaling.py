@@ -8,6 +8,9 @@ arithmetic of one pass, in D steps.
 """
 
 import argparse
+import functools
+
+from keras_made.densities.drawing import generate_rows
 
 SIZES = [64, 128, 256, 512, 1024, 2048, 4096]
 BATCH, HIDDEN = 100, (500, 500)
@@ -37,7 +40,7 @@ def measure(size, repeats):
     x = (rng.uniform(size=(BATCH, size)) < 0.5).astype("float32")
     noise = rng.uniform(size=(BATCH, size, 1, 1)).astype("float32")
     forward = compiled(model, model.network)
-    draw = compiled(model, model.generate_rows)
+    draw = compiled(model, functools.partial(generate_rows, model))
     functions = {
         "forward": lambda: forward(x),
         "sample": lambda: draw(np.int32(0), noise),

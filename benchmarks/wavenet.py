@@ -8,12 +8,14 @@ step of a network that has no `step` of its own. Both compiled, batch of 1.
 """
 
 import argparse
+import functools
 
 import numpy as np
 from timing import interleaved_medians, print_table, save_json
 
 from keras_made import Autoregressive, AutoregressiveDensity, Categorical, WaveNet
 from keras_made.compiling import compiled
+from keras_made.densities.drawing import generate_rows, noise_shape
 
 
 def measure(length, units, repeats, num_classes=256):
@@ -21,8 +23,8 @@ def measure(length, units, repeats, num_classes=256):
     model = AutoregressiveDensity(network, Categorical(num_classes))
     model.build((None, length))
     x_last = np.zeros((1, 1), "float32")
-    noise = np.random.RandomState(0).uniform(size=(1, *model.noise_shape))
-    draw = compiled(model, model.generate_rows)
+    noise = np.random.RandomState(0).uniform(size=(1, *noise_shape(model)))
+    draw = compiled(model, functools.partial(generate_rows, model))
     state = Autoregressive.start(network, 1)
 
     def recompute(t):

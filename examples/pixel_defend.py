@@ -28,7 +28,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from keras_made import AutoregressiveDensity, Categorical, PixelCNN
-from keras_made.autoregressive import generate
+from keras_made.generation import generate
 
 LEVELS = 17
 # Images with a p-value below this are purified.

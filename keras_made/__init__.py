@@ -2,8 +2,9 @@
 
 from keras_made import flows
 from keras_made.autoregressive import Autoregressive
-from keras_made.networks.average import NetworkAverage
-from keras_made.entries.conditional import (
+from keras_made.densities.density import AutoregressiveDensity
+from keras_made.densities.likelihood import LikelihoodModel
+from keras_made.entries import (
     Bernoulli,
     Categorical,
     Columns,
@@ -12,9 +13,8 @@ from keras_made.entries.conditional import (
     MixtureOfNormals,
     Normal,
 )
-from keras_made.densities.density import AutoregressiveDensity
 from keras_made.export.saved_model import export_saved_model
-from keras_made.densities.likelihood import LikelihoodModel
+from keras_made.networks.average import NetworkAverage
 from keras_made.networks.made import MADE
 from keras_made.networks.nade import NADE
 from keras_made.networks.pixelcnn import PixelCNN
@@ -44,4 +44,3 @@ __all__ = [
     "flows",
 ]
 __version__ = "0.1.0"
-

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made.checks import check_positive
 from keras_made.entries.encoder import describe_form, is_same_form
 
 
@@ -46,8 +47,9 @@ class Autoregressive(keras.layers.Layer):
         leading axes are those of x and context, broadcast.
 
     Raises:
-        ValueError: for a wrong shape, a missing or undeclared context, a structure that is
-            not there, an owner that wants entries heard in another form than they are.
+        ValueError: for a wrong shape, a missing or undeclared context, a structure that
+            is not there, an owner that wants entries heard in another form than they
+            are.
     """
 
     # The density asks these two: do the structures of the cycle differ in nothing but
@@ -208,6 +210,10 @@ class Autoregressive(keras.layers.Layer):
         # What is made of layers of another precision still keeps to its own.
         params = ops.cast(params, self.compute_dtype)
         return params if self.num_params else params[..., 0]
+
+    def with_params_axis(self, params):
+        """What a call gave, `(..., *event_shape, params_per_entry)`."""
+        return params if self.num_params else params[..., None]
 
     def _of_known_shape(self, x):
         """x with the width of its event, where TensorFlow does not know it."""
@@ -455,21 +461,3 @@ def broadcast_axes(axes, others):
             )
         result.append(n if m == 1 or (m is None and n != 1) else m)
     return tuple(result)
-
-
-def check_event_shape(event_shape, *axes):
-    """The event shape as a tuple, or a ValueError; `axes` names what it may hold."""
-    shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
-    for size in shape:
-        check_positive("event_shape", size)
-    if len(shape) not in [len(names.split(", ")) for names in axes]:
-        expected = " or ".join(f"({names})" for names in axes)
-        raise ValueError(
-            f"`event_shape` must be {expected}. Received: event_shape={event_shape}."
-        )
-    return shape
-
-
-def check_positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"`{name}` must be an int of at least 1. Received: {value!r}.")

@@ -5,8 +5,8 @@ import os
 import keras
 import numpy as np
 
-from keras_made.autoregressive import check_positive
-from keras_made.plots import image_grid, require
+from keras_made.checks import check_positive, require
+from keras_made.plots import image_grid
 
 
 class SampleImages(keras.callbacks.Callback):

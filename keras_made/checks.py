@@ -1,5 +1,6 @@
-"""Checks of the data that a user hands over: arrays, tables, streams of batches."""
+"""Every check of an argument and of data, written once."""
 
+import importlib
 import numbers
 
 import keras
@@ -8,6 +9,38 @@ from keras import ops
 
 ROWS_CHECKED_AT_ONCE = 16384
 IN_MEMORY = (list, dict, set, str, bytes, numbers.Number, type(None))
+
+
+# Arguments -----------------------------------------------------------------------
+
+
+def check_event_shape(event_shape, *axes):
+    """The event shape as a tuple, or a ValueError; `axes` names what it may hold."""
+    shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+    for size in shape:
+        check_positive("event_shape", size)
+    if len(shape) not in [len(names.split(", ")) for names in axes]:
+        expected = " or ".join(f"({names})" for names in axes)
+        raise ValueError(
+            f"`event_shape` must be {expected}. Received: event_shape={event_shape}."
+        )
+    return shape
+
+
+def check_positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"`{name}` must be an int of at least 1. Received: {value!r}.")
+
+
+def require(module: str):
+    """A module of an optional package, or an ImportError that says how to get it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise ImportError(
+            f"This needs {package}, which is not installed: pip install {package}."
+        ) from error
 
 
 # What came in ---------------------------------------------------------------------

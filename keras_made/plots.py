@@ -1,23 +1,24 @@
 """Pictures: who hears whom in a network, a grid of samples, a density in the plane."""
 
-import importlib
 import itertools
 
 import numpy as np
 
+from keras_made.checks import require
 from keras_made.masks import connect
+from keras_made.networks.made import MADE
 
 
-def plot_connectivity(network, row: int = 0):
+def plot_connectivity(network, structure: int = 0):
     """The figure of the paper: layers, degrees, live weights, and who hears whom.
 
     Every unit shows its degree, inputs below and outputs above; a line is a weight
-    that the masks keep. Beside it is the matrix of `network.connectivity(row)`.
+    that the masks keep. Beside it is the matrix of `network.connectivity(structure)`.
 
     Args:
         network: a `MADE` that is built; small ones, of up to about 12 variables, are
             legible.
-        row: structure to show.
+        structure: which one to show.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -29,20 +30,18 @@ def plot_connectivity(network, row: int = 0):
     Reference:
         Germain et al. 2015, figure 1, https://arxiv.org/abs/1502.03509
     """
-    from keras_made.networks.made import MADE
-
     if not isinstance(network, MADE):
         raise ValueError(
             f"`network` must be a MADE, whose units have degrees. Received: {network!r}"
         )
-    ranks = network.ranks(row)
-    layers = [ranks, *(d[row] for d in network.hidden_degree_rows), ranks]
+    ranks = network.ranks(structure)
+    layers = [ranks, *(d[structure] for d in network.unit_degrees), ranks]
     figure = _figure((10, 5))
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     _draw_layers(left, layers)
     if network.direct and network.hidden_layers:
         _draw_direct(left, ranks, len(layers) - 1)
-    _draw_matrix(right, network.connectivity(row))
+    _draw_matrix(right, network.connectivity(structure))
     return figure
 
 
@@ -170,14 +169,3 @@ def plot_density(model, limits=(-3.0, 3.0), context=None, data=None, points=200)
 
 def _figure(size):
     return require("matplotlib.figure").Figure(figsize=size, layout="constrained")
-
-
-def require(module: str):
-    """A module of an optional package, or an ImportError that says how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.split(".")[0]
-        raise ImportError(
-            f"This needs {package}, which is not installed: pip install {package}."
-        ) from error

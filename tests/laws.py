@@ -24,7 +24,7 @@ def set_random_weights(layer, seed=0, scale=1.0):
     )
 
 
-def dependence(network, context_size=0, row=0, num_points=48, make_x=None):
+def dependence(network, context_size=0, structure=0, num_points=48, make_x=None):
     """Which entry's parameters change with which entry: bools (outputs, inputs).
 
     An entry is changed by a finite amount at many points. A forbidden dependence is
@@ -43,7 +43,7 @@ def dependence(network, context_size=0, row=0, num_points=48, make_x=None):
 
     def params(entries):
         entries = entries.reshape(num_points, *network.event_shape).astype("float32")
-        out = to_numpy(network(entries, context, row=row))
+        out = to_numpy(network(entries, context, structure=structure))
         return out.reshape(num_points, size, -1)
 
     base, result = params(x), np.zeros((size, size), dtype=bool)
@@ -54,23 +54,26 @@ def dependence(network, context_size=0, row=0, num_points=48, make_x=None):
     return result
 
 
-def past(network, row=0):
+def past(network, structure=0):
     """What the contract allows: entry i hears j when j has the smaller rank."""
-    ranks = network.ranks(row).ravel()
+    ranks = network.ranks(structure).ravel()
     return ranks[:, None] > ranks[None, :]
 
 
-def run_steps(network, x, context=None, row=0, order=None, slow=False):
+def run_steps(network, x, context=None, structure=0, order=None, slow=False):
     """Parameters of every entry, computed one step at a time: (n, size, params)."""
-    start = Autoregressive.start if slow else type(network).start
-    step = Autoregressive.step if slow else type(network).step
-    orders = network.orders()[row][None] if order is None else order
+    kind = Autoregressive if slow else type(network)
+    length = network.num_ranks if slow else network.block_length
+    orders = network.orders()[structure][None] if order is None else order
     x, width = x.reshape(len(x), -1), network.step_size
-    state = start(network, len(x), context, row, order)
+    state = kind.start(network, len(x), context, structure, None if slow else order)
     last = np.zeros((len(x), width), "float32")
     out = np.zeros((len(x), network.event_size, network.params_per_entry))
-    for t in range(network.num_steps):
-        params, state = step(network, state, ops.convert_to_tensor(last), t)
+    for t in range(network.num_ranks):
+        known, step = ops.convert_to_tensor(last), ops.convert_to_tensor(t, "int32")
+        if t % length == 0:
+            state = kind.open(network, state, known, step)
+        params, state = kind.step(network, state, known, step)
         now = orders[:, t * width : (t + 1) * width]
         now = np.broadcast_to(now, (len(x), width))
         np.put_along_axis(out, now[..., None], to_numpy(params), axis=1)

@@ -2,18 +2,7 @@
 
 from keras import ops
 
-# Keras shows no public way out of a scope of half precision.
-from keras.src.backend import AutocastScope
-
-
-def full_precision():
-    """A scope in which Keras variables are read as they are stored.
-
-    A model that is called under a policy such as `mixed_float16` opens one in which
-    they are rounded. That is for the layers of networks, which open it again: location
-    and scale of data far from unit scale would be rounded to nothing.
-    """
-    return AutocastScope(None)
+from keras_made.precision import full_precision
 
 
 def loc_and_scale(layer, event_shape: tuple[int, ...], dtype: str):

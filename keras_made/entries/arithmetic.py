@@ -63,6 +63,15 @@ def float_of(x):
     return keras.backend.result_type(x.dtype, "float32")
 
 
+def log_mean_exp(members):
+    """Log of the mean probability over the first axis."""
+    # Where all are -inf, so is the mean; `logsumexp` would have NaN for a gradient.
+    impossible = ops.max(members, axis=0) == -np.inf
+    members = ops.where(impossible, ops.zeros_like(members), members)
+    result = ops.logsumexp(members, axis=0) - math.log(members.shape[0])
+    return ops.where(impossible, -np.inf * ops.ones_like(result), result)
+
+
 def check_count(name, value, least):
     integral = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not integral or value < least:

@@ -1,5 +1,6 @@
 """Normalizing flows as Keras models, on every back end."""
 
+from keras_made.entries.encoder import Bounded
 from keras_made.flows.families import (
     IAF,
     MAF,
@@ -11,7 +12,6 @@ from keras_made.flows.families import (
 from keras_made.flows.flow import Flow
 from keras_made.flows.steps import (
     AutoregressiveStep,
-    Bounded,
     CouplingStep,
     Elementwise,
     FlowStep,
@@ -45,7 +45,9 @@ __all__ = [
 def __getattr__(name):
     # The one name here that loads TensorFlow Probability.
     if name == "MaskedAutoregressiveFlow":
-        from keras_made.tfp.bijectors import MaskedAutoregressiveFlow
+        from keras_made.flows.masked_autoregressive_flow import (
+            MaskedAutoregressiveFlow,
+        )
 
         return MaskedAutoregressiveFlow
     raise AttributeError(f"module 'keras_made.flows' has no attribute {name!r}")

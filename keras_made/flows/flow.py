@@ -1,7 +1,7 @@
 """A flow: an invertible map of a simple distribution, as a Keras model.
 
-    x = step_1(step_2(... step_n(u))),   u from a base distribution
-    log p(x) = log base(u) + log |det du/dx|
+x = step_1(step_2(... step_n(u))),   u from a base distribution
+log p(x) = log base(u) + log |det du/dx|
 """
 
 from collections.abc import Sequence
@@ -10,13 +10,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import check_positive
+from keras_made.checks import check_positive
 from keras_made.compiling import run_in_chunks
+from keras_made.densities import inputs
+from keras_made.densities.likelihood import LikelihoodModel, seed_generator
+from keras_made.densities.support import loc_and_scale
 from keras_made.flows import bases
 from keras_made.flows.steps import FlowStep
-from keras_made.densities.likelihood import LikelihoodModel, seed_generator, split_shapes
 from keras_made.masks import check_seed, make_orderings
-from keras_made.densities.support import full_precision, loc_and_scale
+from keras_made.precision import full_precision
 
 # Between the seeds of neighbouring steps: far more than a network has layers. It is
 # odd, so that modulo a power of two no multiple of it comes back.
@@ -151,7 +153,7 @@ class Flow(LikelihoodModel):
         return make_orderings(kind, self.event_size, 1, self.seed + index)[0]
 
     def build(self, input_shape):
-        x_shape, context_shape = split_shapes(input_shape)
+        x_shape, context_shape = inputs.split_shapes(input_shape)
         size = context_shape[-1] if context_shape else 0
         if x_shape[-1] != self.event_size or (size and size != self.context_size):
             raise ValueError(
@@ -219,7 +221,7 @@ class Flow(LikelihoodModel):
         return x, total + log_det
 
     def _as_tensors(self, x, context):
-        self._require_built()
+        self.require_built()
         x = ops.convert_to_tensor(x, self.density_dtype)
         if x.shape[-1] not in (None, self.event_size):
             raise ValueError(
@@ -277,13 +279,13 @@ class Flow(LikelihoodModel):
             A float tensor `(num_samples, D)`.
         """
         check_positive("num_samples", num_samples)
-        self._require_built()
+        self.require_built()
         if context is not None:
-            context = self.check_context(context, num_samples)
+            context = inputs.check_context(self, context, num_samples)
         self._known_context(context)
         seeds = seed_generator(seed)
-        function = self._function(
-            "sample", lambda u, context: self.to_data(u, context)[0]
+        function = self.compiled_function(
+            "sample", lambda model, u, context: model.to_data(u, context)[0]
         )
 
         def run(rows, context):
@@ -308,7 +310,7 @@ class Flow(LikelihoodModel):
         """
         from keras_made.tfp.bijectors import FlowBijector
 
-        self._require_built()
+        self.require_built()
         context = self._known_context(context)
         return FlowBijector(self, context=context, name=self.name)
 

@@ -94,9 +94,7 @@ class AutoregressiveStep(FlowStep):
 
     def _params(self, x, context, training=False):
         params = self.network(x, context, structure=0, training=training)
-        if self.network.num_params is None:
-            params = params[..., None]
-        return ops.cast(params, x.dtype)
+        return ops.cast(self.network.with_params_axis(params), x.dtype)
 
     def _entries_to_noise(self, x, context, training=False):
         """u and the log slopes, each of the shape of x."""

@@ -39,10 +39,10 @@ class MaskedDense(keras.layers.Layer):
         kernel_initializer: initializer of W and U.
         kernel_regularizer: penalty on the connected weights of W and U.
         kernel_form: how W is stored. `"masked"`: whole. `"staircase"`: what the mask
-            keeps, as a few panels (see `keras_made.layers.staircase`); for one structure, no
-            companion, and a penalty that is L1 or L2 or both. `"auto"`: the staircase
-            where it can be had and the kernel is large enough to gain by it. The
-            results are the same up to rounding.
+            keeps, as a few panels (see `keras_made.layers.staircase`); for one
+            structure, no companion, and a penalty that is L1 or L2 or both. `"auto"`:
+            the staircase where it can be had and the kernel is large enough to gain by
+            it. The results are the same up to rounding.
 
     Call arguments:
         x: floats `(..., inputs)`.
@@ -125,6 +125,11 @@ class MaskedDense(keras.layers.Layer):
         fan_out, fan_in = (np.mean(fan, axis=0) for fan in zip(*fans, strict=True))
         initializer = another_initializer(self.kernel_initializer, index)
         return OnHeard(initializer, fan_in, fan_out)
+
+    @property
+    def is_staircase(self) -> bool:
+        """Is W stored as panels?"""
+        return isinstance(self._kernel, kernels.StaircaseKernel)
 
     @property
     def kernel(self):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
@@ -200,8 +199,8 @@ class NetworkAverage(Autoregressive):
                 if ranks[0] != ranks[1]:
                     raise ValueError(
                         "Networks in different orderings have no average that is a "
-                        f"density. Expected, in structure {structure}, ranks={ranks[0]}, as "
-                        f"in networks[0]. Received: ranks={ranks[1]} in "
+                        f"density. Expected, in structure {structure}, ranks="
+                        f"{ranks[0]}, as in networks[0]. Received: ranks={ranks[1]} in "
                         f"networks[{k}]. Give them one `ordering` and `seed`, or mix "
                         "their densities instead."
                     )
@@ -224,9 +223,7 @@ def _opens(network):
 
 def _open_in_time(network, state, x_last, t):
     begins = ops.equal(t % network.block_length, 0)
-    return ops.cond(
-        begins, lambda: network.open(state, x_last, t), lambda: dict(state)
-    )
+    return ops.cond(begins, lambda: network.open(state, x_last, t), lambda: dict(state))
 
 
 def _deserialized(network):

@@ -5,11 +5,8 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import (
-    Autoregressive,
-    check_event_shape,
-    check_positive,
-)
+from keras_made.autoregressive import Autoregressive
+from keras_made.checks import check_event_shape, check_positive
 from keras_made.layers import MaskedDense
 
 

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import Autoregressive, check_positive
-from keras_made.networks.incremental import Incremental, block_length
+from keras_made.autoregressive import Autoregressive
+from keras_made.checks import check_positive
 from keras_made.layers import (
     MaskedDense,
     Shrunk,
@@ -24,6 +24,7 @@ from keras_made.masks import (
     make_orderings,
     reachability,
 )
+from keras_made.networks.incremental import Incremental, block_length
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

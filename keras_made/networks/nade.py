@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import Autoregressive, check_positive
+from keras_made.autoregressive import Autoregressive
+from keras_made.checks import check_positive
 from keras_made.masks import check_ordering, check_seed, connect, make_orderings
 
 # Entries to a block of the full pass: long enough for matrix products, short enough

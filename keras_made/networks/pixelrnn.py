@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import check_positive
-from keras_made.networks.images import ImageNetwork, take_row
+from keras_made.checks import check_positive
 from keras_made.layers import MaskedConv2D, MaskedDense
 from keras_made.masks import image_mask, image_reach
+from keras_made.networks.images import ImageNetwork, take_row
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

@@ -4,11 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import (
-    Autoregressive,
-    check_event_shape,
-    check_positive,
-)
+from keras_made.autoregressive import Autoregressive
+from keras_made.checks import check_event_shape, check_positive
 from keras_made.layers import delay
 
 CELLS = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell}

@@ -3,11 +3,8 @@
 import keras
 from keras import ops
 
-from keras_made.autoregressive import (
-    Autoregressive,
-    check_event_shape,
-    check_positive,
-)
+from keras_made.autoregressive import Autoregressive
+from keras_made.checks import check_event_shape, check_positive
 from keras_made.layers import CausalConv1D, delay
 
 

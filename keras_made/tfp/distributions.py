@@ -3,7 +3,6 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from keras_made.entries.conditional import uniform_margin
 from keras_made.tfp.modules import check_event, module_variables
 
 tfd = tfp.distributions
@@ -14,10 +13,13 @@ class AutoregressiveDistribution(tfd.Distribution):
 
     Args:
         model: the density; it owns the weights and stays the one place to train them.
+        draw_rows: function of `(model, size, seed, context)` that draws in a graph.
         context: None, or a tensor `batch_shape + (C,)`.
     """
 
-    def __init__(self, model, context=None, name="AutoregressiveDistribution"):
+    def __init__(
+        self, model, draw_rows, context=None, name="AutoregressiveDistribution"
+    ):
         parameters = dict(locals())
         if context is not None:
             context = tf.convert_to_tensor(context, model.density_dtype)
@@ -29,6 +31,7 @@ class AutoregressiveDistribution(tfd.Distribution):
                 f"context of shape {getattr(context, 'shape', None)}."
             )
         self._model = model
+        self._draw_rows = draw_rows
         self._context = context
         # TFP finds variables in its own attributes, and Keras 3 layers are not among
         # the objects that it looks into.
@@ -44,7 +47,8 @@ class AutoregressiveDistribution(tfd.Distribution):
 
     def __reduce__(self):
         # Made anew over the model or its copy, whose weights the copy then shows.
-        return AutoregressiveDistribution, (self._model, self._context, self.name)
+        arguments = self._model, self._draw_rows, self._context, self.name
+        return AutoregressiveDistribution, arguments
 
     @classmethod
     def _parameter_properties(cls, dtype, num_classes=None):
@@ -76,7 +80,7 @@ class AutoregressiveDistribution(tfd.Distribution):
         model = self._model
         shape = tf.concat([[n], self._batch_shape_tensor()], axis=0)
         context = self._flat_context(shape)
-        draws = draw_rows(model, tf.reduce_prod(shape), seed, context)
+        draws = self._draw_rows(model, tf.reduce_prod(shape), seed, context)
         draws = tf.cast(draws[:, :-1], self.dtype)
         return tf.reshape(draws, tf.concat([shape, model.event_shape], axis=0))
 
@@ -86,48 +90,6 @@ class AutoregressiveDistribution(tfd.Distribution):
         size = self._model.context_size
         context = tf.broadcast_to(self._context, tf.concat([shape, [size]], axis=0))
         return tf.reshape(context, (-1, size))
-
-
-def draw_noise(model, size, seed):
-    """The uniforms behind `size` rows of a density, in its dtype, from TFP's seed."""
-    dtype = model.density_dtype
-    margin = uniform_margin(dtype)
-    shape = (size, *model.noise_shape)
-    return tf.random.stateless_uniform(shape, seed, margin, 1 - margin, dtype)
-
-
-def draw_rows(model, size, seed, context=None, evenly=False, **arguments):
-    """Rows generated from a seed in a graph; each draws its structure by itself.
-
-    That is the mixture of the structures, without strata.
-
-    Args:
-        model: an `AutoregressiveDensity`.
-        size: number of rows, an integer scalar.
-        seed: ints `(2,)`, as TFP's stateless draws want.
-        context: `(size, C)` or None.
-        evenly: whether the structures take turns instead.
-        **arguments: of `AutoregressiveDensity.generate_rows`.
-
-    Returns:
-        Floats `(size, event_size + 1)`, as `generate_rows`.
-    """
-    noise_seed, row_seed = tfp.random.split_seed(seed, n=2)
-    rows = tf.constant(model._rows, tf.int32)
-    noise = draw_noise(model, size, noise_seed)
-    chosen = tf.random.stateless_uniform(
-        (size,), row_seed, maxval=len(model._rows), dtype=tf.int32
-    )
-    if evenly:
-        chosen = tf.range(size) % len(model._rows)
-    if len(model._rows) == 1:
-        return model.generate_rows(rows[0], noise, context, **arguments)
-    draws = tf.map_fn(
-        lambda row: model.generate_rows(row, noise, context, **arguments),
-        rows,
-        fn_output_signature=model.density_dtype,
-    )
-    return tf.gather(tf.transpose(draws, (1, 0, 2)), chosen, axis=1, batch_dims=1)
 
 
 def flow_distribution(flow, base, context=None) -> tfd.TransformedDistribution:

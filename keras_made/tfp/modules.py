@@ -1,8 +1,8 @@
-"""What TensorFlow has to see of a Keras model: its variables, and wrong shapes early."""
+"""What TensorFlow has to see of a Keras model: variables, and wrong shapes early."""
 
 import tensorflow as tf
 
-from keras_made.densities.support import full_precision
+from keras_made.precision import full_precision
 
 
 def tf_variables(variables) -> list[tf.Variable]:

@@ -35,10 +35,11 @@ from keras_made import (
     Recurrent,
     WaveNet,
 )
+from keras_made.densities.imputation import observed_first
 
 NUM_DRAWS = 3000
-# Along the real entry, or along each of two; what lies beyond the grid's ends holds less
-# than the tolerance.
+# Along the real entry, or along each of two; what lies beyond the grid's ends holds
+# less than the tolerance.
 GRID_POINTS = {0: 0, 1: 4000, 2: 600}
 IMAGES = [(2, 2), (1, 3), (2, 1, 2), (3, 1)]
 HALVES = ("mixed_float16", "mixed_bfloat16")
@@ -91,7 +92,7 @@ def draw_case(number: int) -> Case:
         network,
         conditional,
         normalization=_draw_normalization(choose, conditional, shape, dtype),
-        rows=_draw_rows(choose, network),
+        structures=_draw_structures(choose, network),
         dtype=dtype,
     )
     first_call = choose("first", FIRST_CALLS)
@@ -227,10 +228,10 @@ def _draw_normalization(choose, conditional, shape, dtype):
     return layer
 
 
-def _draw_rows(choose, network):
+def _draw_structures(choose, network):
     if network.num_masks == 1 or not choose.often("some structures", 0.3):
         return None
-    return [network.num_masks - 1, 0][: choose("rows", [1, 2])]
+    return [network.num_masks - 1, 0][: choose("number", [1, 2])]
 
 
 # What the model is asked --------------------------------------------------------------
@@ -417,9 +418,9 @@ def _chance(counts, p):
 
 def _check_steps(case, x, context):
     network, tolerance = case.model.network, 0.15 if _is_half(case) else 2e-3
-    z = to_numpy(case.model._standardize(keras.ops.convert_to_tensor(x))[0])
+    z = to_numpy(case.model.standardize(keras.ops.convert_to_tensor(x))[0])
     for row in range(network.num_masks):
-        whole = to_numpy(network(z, context, row=row)).astype("float64")
+        whole = to_numpy(network(z, context, structure=row)).astype("float64")
         whole = whole.reshape(len(x), network.event_size, -1)
         steps = run_steps(network, z, context, row)
         # Log-odds against what cannot be are large numbers.
@@ -469,7 +470,7 @@ def _check_exact_conditioning(case, x, observed, context, found):
     if any(values is None for values in supports) or _is_half(case):
         return
     model = case.model
-    orders = model.observed_first(observed.reshape(x.shape))
+    orders = observed_first(model, observed.reshape(x.shape))
     weights = [w for w in model.network.get_weights() if w.dtype.kind not in "iu"]
     seen = list(zip(x.reshape(len(x), -1), observed, orders, found, strict=True))
     events = np.array(list(itertools.product(*supports)), dtype=x.dtype)

@@ -77,7 +77,7 @@ def test_the_mixture_is_the_mean_of_its_members(name):
     shared = None if context is None else np.tile(context, (len(x), 1))
     members = []
     for row in range(model.network.num_masks):
-        logits = to_numpy(model.network(x, shared, row=row)).astype("float64")
+        logits = to_numpy(model.network(x, shared, structure=row)).astype("float64")
         members.append(-np.logaddexp(0, (1 - 2 * x) * logits).sum(axis=1))
     expected = np.log(np.mean(np.exp(members), axis=0))
     found = to_numpy(model.log_prob(x, context))
@@ -86,7 +86,7 @@ def test_the_mixture_is_the_mean_of_its_members(name):
 
 def test_some_rows_are_a_mixture_too():
     model, _ = make("mixture of 5", 4)
-    some = AutoregressiveDensity(model.network, rows=[1, 3])
+    some = AutoregressiveDensity(model.network, structures=[1, 3])
     log_prob = to_numpy(some.log_prob(all_states(4)))
     assert abs(np.exp(log_prob).sum() - 1) < 1e-5
     draws = some.sample(20_000, seed=5, verbose=0)
@@ -125,7 +125,7 @@ def test_fast_samples_are_slow_samples(name, monkeypatch):
     drawn = to_numpy(fast.sample(33, seed=11))
     assert np.array_equal(drawn, to_numpy(fast.sample(33, seed=11)))
     assert not np.array_equal(drawn, to_numpy(fast.sample(33, seed=12)))
-    for method in ("start", "step", "open", "advance", "block_length"):
+    for method in ("start", "step", "open", "block_length"):
         monkeypatch.setattr(MADE, method, getattr(Autoregressive, method))
     slow, _ = make(name, 7)
     np.testing.assert_array_equal(to_numpy(slow.sample(33, seed=11)), drawn)
@@ -374,8 +374,11 @@ BAD_CALLS = {
     ),
     "network": (lambda: AutoregressiveDensity(keras.layers.Dense(4)), "Autoregressive"),
     "conditional": (lambda: AutoregressiveDensity(MADE([4]), "poisson"), "bernoulli"),
-    "row": (lambda: AutoregressiveDensity(MADE([4]), rows=[1]), "from 0 to 0"),
-    "no rows": (lambda: AutoregressiveDensity(MADE([4]), rows=[]), "at least one"),
+    "row": (lambda: AutoregressiveDensity(MADE([4]), structures=[1]), "from 0 to 0"),
+    "no rows": (
+        lambda: AutoregressiveDensity(MADE([4]), structures=[]),
+        "at least one",
+    ),
     "three": (lambda: ready()((X, C, C)), "tuple of 3"),
 }
 

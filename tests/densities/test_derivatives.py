@@ -316,7 +316,7 @@ def make_flow(name, permutation):
         activation="tanh",
         dtype="float64",
     )
-    flow._require_built()
+    flow.require_built()
     set_random_weights(flow, scale=0.3)
     return flow
 

@@ -21,6 +21,8 @@ from keras_made import (
     Normal,
 )
 from keras_made.compiling import compiled
+from keras_made.densities.drawing import generate_rows
+from keras_made.densities.imputation import observed_first
 
 pytestmark = pytest.mark.neutral
 
@@ -62,7 +64,7 @@ TABLES = {
         TABLE_LEVELS,
     ),
     "some members": (
-        lambda: make(agnostic(6), Columns(TABLE), 4, rows=[2, 0]),
+        lambda: make(agnostic(6), Columns(TABLE), 4, structures=[2, 0]),
         TABLE_LEVELS,
     ),
     "random degrees": (
@@ -176,7 +178,7 @@ def test_data_adapted_to_anew_are_seen_at_once():
 def test_the_average_of_logits_is_not_a_density():
     model = make(agnostic(units=(20,), num_masks=6), scale=1.5)
     x = all_states(6)
-    members = [to_numpy(model.network(x, row=row)) for row in range(6)]
+    members = [to_numpy(model.network(x, structure=row)) for row in range(6)]
     averaged = np.mean(members, axis=0).astype("float64")
     log_prob = -np.logaddexp(0, (1 - 2 * x) * averaged).sum(axis=1)
     assert abs(np.exp(log_prob).sum() - 1) > 0.02
@@ -205,14 +207,14 @@ def member_log_prob(model, observed, make_fixed, x):
     A network with the one ordering in which the pattern is completed, given the same
     weights, says what the member's joint is: no loop, no sampling.
     """
-    order = model.observed_first(observed[None])[0]
+    order = observed_first(model, observed[None])[0]
     network = model.network
     if make_fixed is None:
         # Random degrees: the same network, told to order its first structure so.
         ranks = np.argsort(order).astype("int32")
         network = MADE.from_config(model.network.get_config())
         network.build((None, len(order)))
-        rows = network.rank_rows.copy()
+        rows = network.all_ranks.copy()
         rows[0] = ranks
         network = _with_rank_rows(network, rows)
     else:
@@ -223,7 +225,7 @@ def member_log_prob(model, observed, make_fixed, x):
         # The position in the cycle of structures is a weight too, an integer.
         weights = [w for w in weights if w.dtype.kind == "f"]
     network.set_weights(weights)
-    logits = to_numpy(network(x, row=0)).astype("float64")
+    logits = to_numpy(network(x, structure=0)).astype("float64")
     return -np.logaddexp(0, (1 - 2 * x) * logits).sum(axis=1)
 
 
@@ -444,7 +446,7 @@ def test_five_hundred_patterns_are_one_compilation():
 
     def counting(*args):
         traces.append(args)
-        return model.generate_rows(*args)
+        return generate_rows(model, *args)
 
     model._functions["generate"] = compiled(model, counting)
     rng = np.random.RandomState(0)

@@ -173,7 +173,7 @@ MIXTURES = {
         MADE([9], hidden_degrees="random", num_masks=4), scale=1.0
     ),
     "three of them": lambda: make(
-        MADE([9], hidden_degrees="random", num_masks=4), scale=1.0, rows=[3, 0, 2]
+        MADE([9], hidden_degrees="random", num_masks=4), scale=1.0, structures=[3, 0, 2]
     ),
     "one": lambda: make(MADE([9]), scale=1.0),
 }
@@ -222,13 +222,13 @@ def test_completions_of_mixtures_are_exact_when_the_observed_come_first(
 @pytest.mark.usefixtures("eager")
 def test_particles_that_do_not_fit_run_in_groups(monkeypatch):
     mixture = MIXTURES["three of them"]()
-    held, complete = [], mixture._complete
+    held, complete = [], imputation.complete
 
-    def counting(x, observed, context, particles, seeds):
+    def counting(model, x, observed, context, particles, seeds):
         held.append(len(x) * particles)
-        return complete(x, observed, context, particles, seeds)
+        return complete(model, x, observed, context, particles, seeds)
 
-    monkeypatch.setattr(mixture, "_complete", counting)
+    monkeypatch.setattr(imputation, "complete", counting)
     monkeypatch.setattr(compiling, "FLOATS_PER_CHUNK", 2**11)
     x, first = all_states(4)[5:6], np.arange(4) < 2
     job = {"num_particles": 50, "seed": 0, "verbose": 0}
@@ -252,14 +252,14 @@ def test_groups_of_particles_choose_by_weight_as_one_group_does(monkeypatch):
     model, rows, made = make(MADE([9])), 300, []
     likely = np.arange(1.0, 10.0)
 
-    def known(x, observed, context, particles, seeds):
+    def known(_, x, observed, context, particles, seeds):
         numbers = (len(made) * particles + np.arange(particles)) % 9
         made.append(particles)
         completed = np.repeat(numbers[:, None], 4, axis=1).astype("float32")
         weights = np.log(likely[numbers])[None].astype("float32")
         return tensors(completed, weights)
 
-    monkeypatch.setattr(model, "_complete", known)
+    monkeypatch.setattr(imputation, "complete", known)
     monkeypatch.setattr(compiling, "FLOATS_PER_CHUNK", 3 * 100)
     x = np.zeros((rows, 4), "float32")
     chosen = model.impute(x, x == 1, num_particles=9, seed=3, verbose=0)

@@ -45,7 +45,7 @@ def make(name, size=3, context_size=0, dtype="float32", scale=0.3, **options):
     else:
         options = {"num_steps": 2, "hidden_units": (8,), **options}
         model = FLOWS[name](size, context_size=context_size, dtype=dtype, **options)
-        model._require_built()
+        model.require_built()
     layers = [getattr(model, "network", None), *getattr(model, "networks", [])]
     for index, layer in enumerate(layers):
         if layer is not None:

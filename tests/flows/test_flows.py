@@ -42,7 +42,7 @@ SIZES = {
 def make(name, size=4, context_size=0, dtype="float64", scale=0.3, **options):
     options = {"num_steps": 2, "hidden_units": (8, 8), **options}
     flow = FLOWS[name](size, context_size=context_size, dtype=dtype, **options)
-    flow._require_built()
+    flow.require_built()
     set_random_weights(flow, scale=scale)
     return flow
 
@@ -253,7 +253,7 @@ def test_fit_and_a_hand_written_tfp_loop_end_at_the_same_weights():
     x = normal(64, 2, dtype="float32") * [0.5, 2.0] + [1.0, -1.0]
     x = x.astype("float32")
     flow = flows.MAF(2, 1, (8,), min_scale=1e-3)
-    flow._require_built()
+    flow.require_built()
     made = MADE([8], 2, encoder=flows.Bounded())
     made.build((None, 2))
     made.set_weights(flow.networks[0].get_weights())
@@ -427,7 +427,7 @@ def test_any_base_is_saved(base):
     flow = flows.MAF(2, 1, (4,), base=made)
     again = flows.MAF.from_config(flow.get_config())
     x = normal(5, 2, dtype="float32")
-    again._require_built(), flow._require_built()
+    again.require_built(), flow.require_built()
     again.set_weights(flow.get_weights())
     assert np.array_equal(to_numpy(again.log_prob(x)), to_numpy(flow.log_prob(x)))
     u = to_numpy(flow.bijector().inverse(tf.constant(x)))
@@ -442,7 +442,7 @@ def test_normalization_keeps_the_units_of_the_data():
     layer.adapt(x)
     flow = flows.MAF(2, 1, (4,), normalization=layer)
     inside = flows.MAF(2, 1, (4,))
-    flow._require_built(), inside._require_built()
+    flow.require_built(), inside.require_built()
     inside.networks[0].set_weights(flow.networks[0].get_weights())
     z = (x - x.mean(0)) / x.std(0)
     expected = to_numpy(inside.log_prob(z)) - np.log(x.std(0)).sum()

@@ -7,8 +7,8 @@ from laws import reload, set_random_weights, to_numpy
 
 from keras_made import MADE
 from keras_made.layers import STAIRCASE_WEIGHTS, MaskedDense
-from keras_made.masks import connect, count_connections
 from keras_made.layers.staircase import Staircase
+from keras_made.masks import connect, count_connections
 
 pytestmark = pytest.mark.neutral
 
@@ -25,7 +25,7 @@ def test_it_is_a_masked_matrix_product(strict, row):
     kernel, companion, bias = layer.get_weights()
     mask = connect(SOURCES[row], DEGREES[row], strict)
     expected = x @ (kernel * mask) + (companion * mask).sum(axis=0) + bias
-    np.testing.assert_allclose(to_numpy(layer(x, row=row)), expected, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(layer(x, structure=row)), expected, atol=1e-5)
     np.testing.assert_array_equal(to_numpy(layer.mask(row)), mask)
 
 
@@ -199,15 +199,15 @@ def test_kernels_of_one_shape_start_apart():
 
 def test_the_form_is_chosen_by_size():
     many = np.zeros(STAIRCASE_WEIGHTS // 100, int)
-    assert MaskedDense(np.arange(100), many).staircase is not None
-    assert MaskedDense(np.arange(99), many).staircase is None
-    assert MaskedDense(np.arange(100), many, kernel_form="masked").staircase is None
-    assert MaskedDense(np.arange(100), many, companion=True).staircase is None
+    assert MaskedDense(np.arange(100), many).is_staircase
+    assert not MaskedDense(np.arange(99), many).is_staircase
+    assert not MaskedDense(np.arange(100), many, kernel_form="masked").is_staircase
+    assert not MaskedDense(np.arange(100), many, companion=True).is_staircase
     two = np.tile(np.arange(100), (2, 1)), np.tile(many, (2, 1))
-    assert MaskedDense(*two).staircase is None
+    assert not MaskedDense(*two).is_staircase
     penalty = keras.regularizers.OrthogonalRegularizer()
     layer = MaskedDense(np.arange(100), many, kernel_regularizer=penalty)
-    assert layer.staircase is None
+    assert not layer.is_staircase
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from keras_made import (
     Recurrent,
     WaveNet,
 )
+from keras_made.densities.drawing import generate_rows, noise_shape
 
 pytestmark = pytest.mark.neutral
 
@@ -56,22 +57,22 @@ def draw_data(network, batch, context_size=0, seed=0):
     return x, context if context_size else None
 
 
-def run_blocks(network, x, context=None, row=0, order=None):
+def run_blocks(network, x, context=None, structure=0, order=None):
     """As `laws.run_steps`, block by block as the generation loop does it: (n, D, p)."""
-    state = network.start(len(x), context, row, order)
-    order = network.orders()[row][None] if order is None else order
+    state = network.start(len(x), context, structure, order)
+    order = network.orders()[structure][None] if order is None else order
     order, flat = (
         np.broadcast_to(order, (len(x), network.event_size)),
         x.reshape(len(x), -1),
     )
     last, width = np.zeros((len(x), network.step_size), "float32"), network.step_size
     out = np.zeros((*flat.shape, network.params_per_entry))
-    for t in range(network.num_steps):
+    for t in range(network.num_ranks):
         now, entry = order[:, t * width : (t + 1) * width], ops.convert_to_tensor(last)
         step = ops.convert_to_tensor(t, "int32")
         if t % network.block_length == 0:
             state = network.open(state, entry, step)
-        params, state = network.advance(state, entry, step)
+        params, state = network.step(state, entry, step)
         np.put_along_axis(out, now[..., None], to_numpy(params), axis=1)
         last = np.take_along_axis(flat, now, axis=1)
     return out
@@ -89,7 +90,7 @@ OPTIONS = {
 }
 
 
-def all_at_once(network, x, context, row, order):
+def all_at_once(network, x, context, structure, order):
     """The network's own whole pass, its entries' ranks being those of each order."""
     out = []
     for i, own in enumerate(np.broadcast_to(order, x.shape)):
@@ -103,7 +104,7 @@ def all_at_once(network, x, context, row, order):
             if layer in (network.output_layer, network.direct_layer):
                 layer.degrees[row] = np.repeat(ranks, network.params_per_entry)
         context_i = None if context is None else context[i : i + 1]
-        whole = to_numpy(network(x[i : i + 1], context_i, row=row))
+        whole = to_numpy(network(x[i : i + 1], context_i, structure=row))
         out.append(whole.reshape(size, -1))
     return np.stack(out)
 
@@ -126,8 +127,8 @@ def test_steps_in_any_order_are_the_whole_pass(options, companion):
         row = network.num_masks - 1
         orders = np.stack([rng.permutation(SIZE) for _ in x]).astype("int32")
         for order in (orders[:1], orders):
-            steps = run_blocks(network, x, context, row, order)
-            expected = all_at_once(network, x, context, row, order)
+            steps = run_blocks(network, x, context, structure, order)
+            expected = all_at_once(network, x, context, structure, order)
             np.testing.assert_allclose(steps, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -154,9 +155,9 @@ def test_half_precision_is_finite_and_consistent(name, policy):
     model = AutoregressiveDensity(network, Categorical(3))
     log_prob = to_numpy(model((x, context)))
     assert np.isfinite(log_prob).all()
-    noise = np.random.RandomState(0).uniform(0.01, 0.99, size=(40, *model.noise_shape))
-    rows = model.generate_rows(
-        0, ops.convert_to_tensor(noise, "float32"), ops.ones((40, 2))
+    noise = np.random.RandomState(0).uniform(0.01, 0.99, size=(40, *noise_shape(model)))
+    rows = generate_rows(
+        model, 0, ops.convert_to_tensor(noise, "float32"), ops.ones((40, 2))
     )
     draws = to_numpy(rows)[:, :-1]
     assert np.isin(draws, [0, 1, 2]).all()
@@ -261,7 +262,7 @@ def test_an_encoder_that_was_passed_stays(form, tmp_path):
 def test_a_refused_owner_leaves_the_network_as_it_was():
     network = MADE([5], 9)
     with pytest.raises(ValueError, match="rows"):
-        AutoregressiveDensity(network, Categorical(9), rows=[])
+        AutoregressiveDensity(network, Categorical(9), structures=[])
     fixed, other = MADE([5], 9), MADE([5], 9)
     average = NetworkAverage([other, fixed])
     fixed.build((None, 4))

@@ -14,8 +14,8 @@ from laws import (
 )
 
 from keras_made import MADE, AutoregressiveDensity, Categorical
-from keras_made.networks.incremental import block_length, make_windows
 from keras_made.masks import make_hidden_degrees
+from keras_made.networks.incremental import block_length, make_windows
 
 pytestmark = pytest.mark.neutral
 
@@ -128,9 +128,11 @@ def test_every_output_hears_context_and_non_linearly(name):
     points = rng.normal(size=(64, size)).astype("float32")
     for row in range(network.num_masks):
 
-        def params(context, row=row):
+        def params(context, structure=row):
             rows = np.repeat(x, len(context), axis=0)
-            out = to_numpy(network(rows, context.astype("float32"), row=row))
+            out = to_numpy(
+                network(rows, context.astype("float32"), structure=structure)
+            )
             return out.reshape(len(context), D, -1)
 
         for j in range(size):
@@ -153,7 +155,7 @@ def test_step_by_step_is_all_at_once(name, slow):
     network, context_size = make(name)
     x, context = make_data(name, context_size)
     for row in range(network.num_masks):
-        whole = to_numpy(network(x, context, row=row)).reshape(len(x), D, -1)
+        whole = to_numpy(network(x, context, structure=row)).reshape(len(x), D, -1)
         steps = run_steps(network, x, context, row, slow=slow)
         np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=2e-4)
 
@@ -191,7 +193,7 @@ def test_an_order_of_each_row_is_an_ordering_of_the_network():
     for row in range(network.num_masks):
         order = np.tile(network.orders()[row], (len(x), 1))
         steps = run_steps(network, x, order=order)
-        whole = to_numpy(network(x, row=row))[..., None]
+        whole = to_numpy(network(x, structure=row))[..., None]
         np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=2e-4)
 
 
@@ -200,7 +202,7 @@ def test_the_cycle_takes_each_structure_in_turn():
     x = np.random.RandomState(0).normal(size=(4, D)).astype("float32")
     network(x)
     set_random_weights(network)
-    rows = [to_numpy(network(x, row=row)) for row in range(3)]
+    rows = [to_numpy(network(x, structure=row)) for row in range(3)]
     for step in range(7):
         trained = to_numpy(network(x, training=True))
         np.testing.assert_array_equal(trained, rows[step % 3])
@@ -243,7 +245,8 @@ def test_it_comes_back_from_a_file(name, tmp_path):
     for row in range(network.num_masks):
         np.testing.assert_array_equal(again.ranks(row), network.ranks(row))
         np.testing.assert_array_equal(
-            to_numpy(again(x, context, row=row)), to_numpy(network(x, context, row=row))
+            to_numpy(again(x, context, structure=row)),
+            to_numpy(network(x, context, structure=row)),
         )
 
 
@@ -435,7 +438,7 @@ def test_in_a_functional_and_a_subclassed_model():
         (lambda: make("one layer")[0](np.zeros((2, 6)), np.zeros((2, 1))), "size 0"),
         (lambda: make("companion")[0](np.zeros((2, 6))), "context"),
         (lambda: make("companion")[0](np.zeros((2, 6)), np.zeros((2, 3))), "size 2"),
-        (lambda: make("orderings")[0](np.zeros((2, 6)), row=4), "from 0 to 3"),
+        (lambda: make("orderings")[0](np.zeros((2, 6)), structure=4), "from 0 to 3"),
         (lambda: make("orderings")[0].ranks(-1), "from 0 to 3"),
         (lambda: MADE([4]).ranks(), "build"),
         (lambda: MADE([4])(keras.Input((None,))), "known width"),

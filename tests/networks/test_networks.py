@@ -35,6 +35,7 @@ from keras_made import (
     Recurrent,
     WaveNet,
 )
+from keras_made.densities.imputation import observed_first
 from keras_made.layers import CausalConv1D, MaskedConv2D
 from keras_made.masks import image_mask, image_reach
 
@@ -179,13 +180,13 @@ def make_density(name):
     return model, context
 
 
-def heard_by(name, network, row=0):
+def heard_by(name, network, structure=0):
     classes = name in CLASSES
     size = network.event_size
     return dependence(
         network,
         NETWORKS[name][2],
-        row,
+        structure,
         num_points=96,
         make_x=(lambda rng, n: rng.randint(3, size=(n, size))) if classes else None,
     )
@@ -224,7 +225,7 @@ def test_step_by_step_is_all_at_once(name, slow):
     network = make(name)
     x, context = make_data(name)
     for row in range(network.num_masks):
-        whole = to_numpy(network(x, context, row=row))
+        whole = to_numpy(network(x, context, structure=row))
         whole = whole.reshape(len(x), network.event_size, -1)
         steps = run_steps(network, x, context, row, slow=slow)
         np.testing.assert_allclose(steps, whole, rtol=1e-4, atol=1e-4)
@@ -271,7 +272,7 @@ def test_fast_samples_are_slow_samples(name, monkeypatch):
     model, context = make_density(name)
     fast = to_numpy(model.sample(20, context, seed=3))
     kind = type(model.network)
-    for method in ("start", "step", "open", "advance", "block_length"):
+    for method in ("start", "step", "open", "block_length"):
         monkeypatch.setattr(kind, method, getattr(Autoregressive, method))
     slow = AutoregressiveDensity(model.network, model.conditional)
     np.testing.assert_array_equal(to_numpy(slow.sample(20, context, seed=3)), fast)
@@ -433,7 +434,10 @@ def average_of(*networks):
         (lambda: NADE(4, ordering=[0, 0]), "ordering"),
         (lambda: NADE(4, seed=None), "seed"),
         (lambda: NADE(4).ranks(), "build"),
-        (lambda: make("eonade")(np.zeros((2, 6)), np.zeros((2, 2)), row=3), "0 to 2"),
+        (
+            lambda: make("eonade")(np.zeros((2, 6)), np.zeros((2, 2)), structure=3),
+            "0 to 2",
+        ),
         (lambda: make("nade, reversed")(np.zeros((2, 6))), "context"),
         (lambda: Recurrent((4, 4), 8), "event_shape"),
         (lambda: Recurrent((4,), 0), "units"),
@@ -506,11 +510,13 @@ def test_nade_is_the_recursion_of_the_paper(size):
     context = rng.normal(size=(4, 3)).astype("float32")
     for row in range(2):
         expected = nade_by_loop(network, x, context, row)
-        whole = to_numpy(network(x, context, row=row))
+        whole = to_numpy(network(x, context, structure=row))
         np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-4)
         steps = run_steps(network, x, context, row)
         np.testing.assert_allclose(steps, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(dependence(network, 3, row=1), past(network, row=1))
+    np.testing.assert_array_equal(
+        dependence(network, 3, structure=1), past(network, structure=1)
+    )
 
 
 @pytest.mark.parametrize("name", ["nade", "eonade", "nade, classes"])
@@ -533,7 +539,9 @@ def test_eonade_is_the_mixture_of_its_orderings():
     model, context = make_density("eonade")
     x = all_states(6)
     members = [
-        to_numpy(AutoregressiveDensity(model.network, rows=[row]).log_prob(x, context))
+        to_numpy(
+            AutoregressiveDensity(model.network, structures=[row]).log_prob(x, context)
+        )
         for row in range(3)
     ]
     assert np.ptp(members, axis=0).max() > 0.1
@@ -549,7 +557,7 @@ def test_an_order_agnostic_network_imputes_exactly(name):
     model, context = make_density(name)
     observed = np.array([True, False, True, False, False, True])
     x = np.array([[1, 0, 0, 0, 0, 1]], "float32")
-    order = model.observed_first(observed[None])
+    order = observed_first(model, observed[None])
     states = x.repeat(8, axis=0)
     states[:, ~observed] = all_states(3)
     p = np.exp(
@@ -820,10 +828,12 @@ def test_the_average_is_the_mean_of_the_parameters(name):
     for row in range(network.num_masks):
         params = []
         for member in network.networks:
-            own = to_numpy(member(x.reshape(-1, *member.event_shape), context, row=row))
+            own = to_numpy(
+                member(x.reshape(-1, *member.event_shape), context, structure=row)
+            )
             params.append(own.reshape(len(x), network.event_size, -1))
         assert np.abs(params[0] - params[1]).max() > 0.1
-        whole = to_numpy(network(x, context, row=row))
+        whole = to_numpy(network(x, context, structure=row))
         np.testing.assert_allclose(
             whole.reshape(params[0].shape), np.mean(params, axis=0), atol=1e-5
         )

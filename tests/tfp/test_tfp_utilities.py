@@ -49,7 +49,7 @@ FLOWS = {
 def make_flow(name, size=3, context_size=0, dtype="float64", scale=0.3, **options):
     options = {"num_steps": 2, "hidden_units": (8,), **options}
     flow = FLOWS[name](size, context_size=context_size, dtype=dtype, **options)
-    flow._require_built()
+    flow.require_built()
     set_random_weights(flow, scale=scale)
     return flow
 
@@ -428,7 +428,7 @@ def test_an_iaf_is_fitted_as_a_surrogate_posterior():
     import tf_keras
 
     flow = flows.IAF(2, 2, (8,))
-    flow._require_built()
+    flow.require_built()
     surrogate = flow.distribution()
     scale_tril = [[1.0, 0.0], [0.8, 0.6]]
     target = tfd.MultivariateNormalTriL([1.0, -2.0], scale_tril)

@@ -1,0 +1,227 @@
+"""What is missing, given what is observed: completions and their probability."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.checks import to_array
+from keras_made.compiling import most_at_once, run_in_chunks
+from keras_made.densities.drawing import choose_members, draw_members, noise_shape
+from keras_made.densities.inputs import check_inputs
+from keras_made.entries.arithmetic import log_mean_exp
+from keras_made.generation import draw_uniforms
+
+ROWS_ORDERED_AT_ONCE = 2**16
+
+
+def impute(model, x, observed, context, particles, copies, seeds, verbose):
+    """As `AutoregressiveDensity.impute`, copies `(copies, n, *event_shape)`."""
+    x, observed, context = check_missing(model, x, observed, context)
+    job = [_repeat_rows(a, copies) for a in (x, observed, context)]
+    if model.network.order_agnostic and particles == 1:
+        result = impute_exactly(model, *job, seeds, verbose)
+    else:
+        result = impute_by_particles(model, *job, particles, seeds, verbose)
+    return ops.reshape(result, (copies, len(x), *model.event_shape))
+
+
+def impute_exactly(model, x, observed, context, seeds, verbose):
+    starts = range(0, len(x), ROWS_ORDERED_AT_ONCE)
+    shown = verbose == 1 or (verbose == "auto" and len(starts) > 1)
+    bar = keras.utils.Progbar(len(starts)) if shown and len(starts) > 1 else None
+    pieces = []
+    # Block by block: the orderings of all rows would be larger than the rows.
+    for start in starts:
+        block = slice(start, start + ROWS_ORDERED_AT_ONCE)
+        known, seen = x[block], observed[block]
+        piece, _ = draw_members(
+            model,
+            np.full(len(known), model.members[0], "int32"),
+            None if context is None else context[block],
+            seeds,
+            observed_first(model, seen),
+            known,
+            seen,
+            verbose=0 if bar else verbose,
+        )
+        pieces.append(piece)
+        if bar:
+            bar.add(1)
+    return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces)
+
+
+def impute_by_particles(model, x, observed, context, particles, seeds, verbose):
+    def choose(groups):
+        result, best = None, None
+        for completed, weights in groups:
+            chosen, score = choose_particles(model, completed, weights, seeds)
+            if result is None:
+                result, best = chosen, score
+            better = ops.reshape(score > best, (-1, *[1] * len(model.event_shape)))
+            result = ops.where(better, chosen, result)
+            best = ops.maximum(score, best)
+        return result
+
+    job = [x, observed, context]
+    return run_particles(model, choose, job, particles, seeds, verbose)
+
+
+def choose_particles(model, completed, weights, seeds):
+    """The best of each row's particles, and the score by which it is."""
+    noise = draw_uniforms(weights.shape, seeds, model.density_dtype)
+    # The largest of log w - log(-log u) falls on each particle as w.
+    scores = weights - ops.log(-ops.log(noise))
+    chosen = ops.cast(ops.argmax(scores, axis=1), "int32")
+    first = np.arange(len(completed), step=weights.shape[1], dtype="int32")
+    chosen = ops.take(completed, ops.add(first, chosen), axis=0)
+    return chosen, ops.max(scores, axis=1)
+
+
+def run_particles(model, function, job, particles, seeds, verbose):
+    """Rows in chunks, and the particles of each in groups that fit into a chunk.
+
+    Args:
+        model: an `AutoregressiveDensity`, built.
+        function: of an iterator over the groups, each what `_complete` returns.
+        job: `[x, observed, context]`.
+        particles: number of particles, rounded up until every group holds as many
+            of each structure.
+        seeds: a `SeedGenerator`.
+        verbose: as in `sample`.
+
+    Returns:
+        What `function` returns for all rows.
+    """
+    members = len(model.members)
+    floats = members * (model.floats_per_row() + math.prod(noise_shape(model)))
+    rounds = -(-particles // members)
+    groups = -(-rounds // most_at_once(floats))
+    rounds = -(-rounds // groups)
+
+    def run(*job):
+        return function(
+            complete(model, *job, rounds * members, seeds) for _ in range(groups)
+        )
+
+    return run_in_chunks(run, job, rounds * floats, verbose, least_rows=1)
+
+
+def complete(model, x, observed, context, particles, seeds):
+    """Every row completed `particles` times by members in their own orderings.
+
+    Returns:
+        `(completed, weights)`: `(n * particles, *event_shape)`, those of a row
+        adjacent, and the members' log-likelihoods of the observed entries,
+        `(n, particles)`.
+    """
+    size = len(x)
+    x, observed, context = (
+        None if a is None else np.repeat(a, particles, axis=0)
+        for a in (x, observed, context)
+    )
+    # Members go round row by row: each row's particles are spread over them.
+    members = choose_members(model, size * particles, seeds)
+    completed, weights = draw_members(
+        model, members, context, seeds, None, x, observed, counted=observed, verbose=0
+    )
+    return completed, ops.reshape(weights, (size, particles))
+
+
+def conditional_log_prob(model, x, observed, context, particles, seeds, verbose):
+    """As `AutoregressiveDensity.conditional_log_prob`."""
+    x, context = check_inputs(model, x, context)
+    observed = _check_observed(observed, x)
+    if model.network.order_agnostic:
+        _, total = draw_members(
+            model,
+            np.full(len(x), model.members[0], "int32"),
+            context,
+            seeds,
+            observed_first(model, observed),
+            x,
+            np.ones_like(observed),
+            counted=~observed,
+            verbose=verbose,
+        )
+        return total - log_scales(model, ~observed)
+    whole = model.log_prob(x, context, verbose)
+    return whole - log_prob_observed(
+        model, x, observed, context, particles, seeds, verbose
+    )
+
+
+def log_prob_observed(model, x, observed, context, particles, seeds, verbose):
+    """log p(observed part), by importance sampling."""
+
+    def estimate(groups):
+        # Groups are of one size: the mean of all is the mean of their means.
+        means = [log_mean_exp(ops.transpose(weights)) for _, weights in groups]
+        return log_mean_exp(ops.stack(means))
+
+    job = [x, observed, context]
+    result = run_particles(model, estimate, job, particles, seeds, verbose)
+    return result - log_scales(model, observed)
+
+
+def log_scales(model, entries):
+    """Sum of the log scales of the standardisation over some entries."""
+    if model.normalization is None:
+        return 0.0
+    _, scale = model.loc_and_scale()
+    logs = ops.where(entries, ops.log(scale), 0.0)
+    return ops.sum(ops.reshape(logs, (len(entries), -1)), axis=1)
+
+
+def observed_first(model, observed: np.ndarray) -> np.ndarray:
+    """The ordering in which each row is completed: observed entries first.
+
+    Args:
+        model: an `AutoregressiveDensity`, built.
+        observed: bools `(n, *event_shape)`.
+
+    Returns:
+        Entries in order of generation, ints `(n, event_size)`.
+    """
+    order = model.network.orders()[model.members[0]]
+    missing = ~observed.reshape(len(observed), -1)[:, order]
+    return order[np.argsort(missing, axis=1, kind="stable")].astype("int32")
+
+
+def check_missing(model, x, observed, context):
+    x = to_array("x", x)
+    if observed is None:
+        observed = ~np.isnan(x)
+    observed = _check_observed(observed, x)
+    absent = observed & np.isnan(x)
+    if np.any(absent):
+        raise ValueError(
+            "`x` is NaN where `observed` is True, first in row "
+            f"{int(np.argwhere(absent)[0][0])}. Make `observed` False there, or "
+            "leave it out."
+        )
+    x, context = check_inputs(model, np.where(observed, x, np.nan), context, True)
+    return x, observed, context
+
+
+def _check_observed(observed, x):
+    observed = np.asarray(observed)
+    if observed.dtype != bool:
+        raise ValueError(
+            "`observed` must be booleans, True where the value is known. Received: "
+            f"dtype {observed.dtype}."
+        )
+    try:
+        return np.array(np.broadcast_to(observed, x.shape))
+    except ValueError:
+        raise ValueError(
+            f"`observed` must have the shape of `x`, {x.shape}, or of one event. "
+            f"Received: shape {observed.shape}."
+        ) from None
+
+
+def _repeat_rows(array, times):
+    if array is None or times == 1:
+        return array
+    return np.concatenate([array] * times)
