@@ -19,6 +19,7 @@ from keras_made.checks import (
 from keras_made.compiling import compiled, run_in_chunks
 from keras_made.densities import graphs, inputs
 from keras_made.densities.saving import SavedModel
+from keras_made.precision import full_precision
 
 # From this size on, XLA on a CPU saves more in an epoch or two than compiling costs.
 XLA_WEIGHTS = 1_000_000
@@ -105,7 +106,10 @@ class LikelihoodModel(SavedModel):
         x = ops.cast(x, self.density_dtype)
         if context is not None:
             context = ops.cast(context, self.density_dtype)
-        return self.compute_log_prob(x, context, training)
+        # Its own arithmetic is in the density's dtype; networks under a policy of half
+        # precision open their scope of it again.
+        with full_precision():
+            return self.compute_log_prob(x, context, training)
 
     @property
     def density_dtype(self) -> str:

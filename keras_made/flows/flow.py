@@ -18,7 +18,6 @@ from keras_made.densities.support import loc_and_scale
 from keras_made.flows import bases
 from keras_made.flows.steps import FlowStep
 from keras_made.masks import check_seed, make_orderings
-from keras_made.precision import full_precision
 
 # Between the seeds of neighbouring steps: far more than a network has layers. It is
 # odd, so that modulo a power of two no multiple of it comes back.
@@ -177,11 +176,8 @@ class Flow(LikelihoodModel):
     # Both directions ------------------------------------------------------------------
 
     def compute_log_prob(self, x, context, training):
-        # The steps' own arithmetic is in the density's dtype; networks open a scope of
-        # half precision again.
-        with full_precision():
-            u, log_det = self._run_to_noise(x, self._known_context(context), training)
-            return self._base.log_prob(u, context, training) + log_det
+        u, log_det = self._run_to_noise(x, self._known_context(context), training)
+        return self._base.log_prob(u, context, training) + log_det
 
     def to_noise(self, x, context=None):
         """The noise that a row comes from.

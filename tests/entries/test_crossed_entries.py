@@ -22,6 +22,7 @@ from keras_made import (
     Normal,
     compiling,
 )
+from keras_made.densities import imputation
 
 pytestmark = pytest.mark.neutral
 

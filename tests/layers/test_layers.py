@@ -6,7 +6,8 @@ import pytest
 from laws import reload, set_random_weights, to_numpy
 
 from keras_made import MADE
-from keras_made.layers import STAIRCASE_WEIGHTS, MaskedDense
+from keras_made.layers import MaskedDense
+from keras_made.layers.kernels import STAIRCASE_WEIGHTS
 from keras_made.layers.staircase import Staircase
 from keras_made.masks import connect, count_connections
 

@@ -100,11 +100,11 @@ def all_at_once(network, x, context, structure, order):
             # The ranks stand in the degrees of inputs and outputs, and nowhere else.
             if layer in (*network.hidden_layers[:1], network.direct_layer):
                 heard = np.repeat(ranks, network.num_features)
-                layer.source_degrees[row, : size * network.num_features] = heard
+                layer.source_degrees[structure, : size * network.num_features] = heard
             if layer in (network.output_layer, network.direct_layer):
-                layer.degrees[row] = np.repeat(ranks, network.params_per_entry)
+                layer.degrees[structure] = np.repeat(ranks, network.params_per_entry)
         context_i = None if context is None else context[i : i + 1]
-        whole = to_numpy(network(x[i : i + 1], context_i, structure=row))
+        whole = to_numpy(network(x[i : i + 1], context_i, structure=structure))
         out.append(whole.reshape(size, -1))
     return np.stack(out)
 
@@ -124,7 +124,7 @@ def test_steps_in_any_order_are_the_whole_pass(options, companion):
         x = rng.randint(3, size=(3, SIZE)).astype("float32")
         context = rng.normal(size=(3, context_size)).astype("float32")
         context = context if context_size else None
-        row = network.num_masks - 1
+        structure = network.num_masks - 1
         orders = np.stack([rng.permutation(SIZE) for _ in x]).astype("int32")
         for order in (orders[:1], orders):
             steps = run_blocks(network, x, context, structure, order)
