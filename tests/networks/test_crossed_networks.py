@@ -261,7 +261,7 @@ def test_an_encoder_that_was_passed_stays(form, tmp_path):
 
 def test_a_refused_owner_leaves_the_network_as_it_was():
     network = MADE([5], 9)
-    with pytest.raises(ValueError, match="rows"):
+    with pytest.raises(ValueError, match="structures"):
         AutoregressiveDensity(network, Categorical(9), structures=[])
     fixed, other = MADE([5], 9), MADE([5], 9)
     average = NetworkAverage([other, fixed])

@@ -341,7 +341,7 @@ for name, options, weights, expected in [
         {"expected_num_losses": 2},
     ),
     ("of two structures", TWO, 2, {}),
-    ("of the second structure", TWO, 2, {"call_kwargs": {"row": 1}}),
+    ("of the second structure", TWO, 2, {"call_kwargs": {"structure": 1}}),
     ("of ones", {"kernel_initializer": "ones"}, 2, {}),
 ]:
     options = DENSE | options

@@ -228,7 +228,7 @@ def test_any_garbage_in_the_position_still_names_a_structure():
     x = np.ones((2, D), "float32")
     network(x)
     network.position.assign(-7)
-    expected = to_numpy(network(x, row=-7 % 5))
+    expected = to_numpy(network(x, structure=-7 % 5))
     np.testing.assert_array_equal(to_numpy(network(x, training=True)), expected)
 
 

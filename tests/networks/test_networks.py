@@ -447,7 +447,7 @@ def average_of(*networks):
         (lambda: Recurrent((4,), 8, num_params=3, end=3), "end"),
         (lambda: Recurrent((4,), 8, num_params=3, end=2)(np.zeros((2, 4))), "one-hot"),
         (lambda: make("lstm")(np.zeros((2, 5))), r"\(6,\)"),
-        (lambda: make("lstm").start(2, order=np.zeros((2, 6))), "row"),
+        (lambda: make("lstm").start(2, order=np.zeros((2, 6))), "structure"),
         (lambda: WaveNet((4, 4)), "event_shape"),
         (lambda: WaveNet((4,), num_layers=0), "num_layers"),
         (lambda: WaveNet((4,), num_stacks=0), "num_stacks"),
