@@ -98,12 +98,17 @@ def chi_square_p(counts, probabilities, least=5.0):
     from scipy import stats
 
     expected = counts.sum() * probabilities
-    rare = expected < least
-    observed = np.append(counts[~rare], counts[rare].sum())
-    expected = np.append(expected[~rare], expected[rare].sum())
-    keep = expected > 0
-    statistic = np.sum((observed[keep] - expected[keep]) ** 2 / expected[keep])
-    return stats.chi2.sf(statistic, keep.sum() - 1)
+    order = np.argsort(expected)
+    # The rare ones, and as many more as the pool needs to be expected often enough.
+    pooled = np.searchsorted(np.cumsum(expected[order]), least) + 1
+    pooled = max(pooled, np.sum(expected < least))
+    pool, rest = order[:pooled], order[pooled:]
+    if not len(rest):
+        return 1.0
+    observed = np.append(counts[rest], counts[pool].sum())
+    expected = np.append(expected[rest], expected[pool].sum())
+    statistic = np.sum((observed - expected) ** 2 / expected)
+    return stats.chi2.sf(statistic, len(rest))
 
 
 def reload(model, path):

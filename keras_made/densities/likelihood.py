@@ -16,13 +16,10 @@ from keras_made.checks import (
     refuse_target,
     to_array,
 )
-from keras_made.compiling import compiled, run_in_chunks
+from keras_made.compiling import compiled, gains_by_xla, run_in_chunks
 from keras_made.densities import graphs, inputs
 from keras_made.densities.saving import SavedModel
 from keras_made.precision import full_precision
-
-# From this size on, XLA on a CPU saves more in an epoch or two than compiling costs.
-XLA_WEIGHTS = 1_000_000
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -282,14 +279,8 @@ class LikelihoodModel(SavedModel):
         return super().make_test_function(force=force)
 
     def _choose_xla(self):
-        # A large step gains a quarter by XLA; a small one never earns back compiling.
-        on_tensorflow = keras.backend.backend() == "tensorflow"
-        if not on_tensorflow or not self._xla_by_size or self.jit_compile:
-            return
-        # Keras, too, leaves XLA out of `tf.distribute`.
-        possible = not self.run_eagerly and self._distribute_strategy is None
-        if possible and self.built and self.count_params() >= XLA_WEIGHTS:
-            self.jit_compile = True
+        if self._xla_by_size and not self.jit_compile:
+            self.jit_compile = gains_by_xla(self)
 
     def get_compile_config(self):
         config = super().get_compile_config()

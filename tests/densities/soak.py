@@ -402,18 +402,12 @@ def _check_total_and_draws(case, context):
     counts = np.bincount(found, minlength=len(p))
     # Steps in the weights' precision and a pass in half precision differ a little.
     bound = 1e-30 if _is_half(case) else 1e-7
-    chance = _chance(counts, p)
+    chance = chi_square_p(counts, p)
     assert chance > bound, f"draws do not follow scores: p-value {chance:.1e}"
     few = to_numpy(case.model.sample(150, context, seed=case.number, verbose=0))
     few = np.bincount(_cells(case, few.reshape(150, -1)), minlength=len(p))
-    chance = _chance(few, p)
+    chance = chi_square_p(few, p)
     assert chance > bound, f"few draws do not follow scores: p-value {chance:.1e}"
-
-
-def _chance(counts, p):
-    """P-value of the counts; one where all states are too rare to be told apart."""
-    common = np.sum(counts.sum() * p >= 5.0)
-    return chi_square_p(counts, p) if common > 1 else 1.0
 
 
 def _check_steps(case, x, context):

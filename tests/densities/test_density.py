@@ -17,7 +17,7 @@ from laws import (
     to_numpy,
 )
 
-from keras_made import MADE, AutoregressiveDensity, Normal, likelihood
+from keras_made import MADE, AutoregressiveDensity, Normal, compiling
 from keras_made.autoregressive import Autoregressive
 
 pytestmark = pytest.mark.neutral
@@ -401,7 +401,7 @@ def test_one_row_and_one_variable():
     keras.backend.backend() != "tensorflow", reason="Elsewhere Keras decides."
 )
 def test_large_models_are_compiled_by_xla(tmp_path, monkeypatch):
-    monkeypatch.setattr(likelihood, "XLA_WEIGHTS", 100)
+    monkeypatch.setattr(compiling, "XLA_WEIGHTS", 100)
     x = np.zeros((4, 6), "float32")
 
     def fitted(units, **options):

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 from laws import to_numpy
 
-from keras_made import MADE, AutoregressiveDensity, likelihood
+from keras_made import MADE, AutoregressiveDensity, compiling
 
 pytestmark = pytest.mark.neutral
 
@@ -172,7 +172,7 @@ def test_a_compiled_fit_of_a_stream_is_that_of_the_arrays():
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Elsewhere Keras decides.")
 def test_a_large_model_is_compiled_by_xla_whatever_it_sees_first(monkeypatch):
-    monkeypatch.setattr(likelihood, "XLA_WEIGHTS", 10)
+    monkeypatch.setattr(compiling, "XLA_WEIGHTS", 10)
     monkeypatch.setattr(AutoregressiveDensity, "_make_function", lambda *args: None)
     for data in X, ops.convert_to_tensor(X), tf_data((X,)), Batches((X,)):
         model = density()
