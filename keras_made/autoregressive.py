@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made.broadcasting import broadcast_axes, broadcast_batches
 from keras_made.checks import check_positive
 from keras_made.entries.encoder import describe_form, is_same_form
 
@@ -205,7 +206,8 @@ class Autoregressive(keras.layers.Layer):
         context = self._check_context(context)
         if context is not None:
             context = ops.cast(context, self.compute_dtype)
-            features, context = self._broadcast(features, context)
+            axes = len(self.event_shape) + 1
+            features, context = broadcast_batches(features, context, axes)
         params = self.compute_params(features, context, structure, training)
         # What is made of layers of another precision still keeps to its own.
         params = ops.cast(params, self.compute_dtype)
@@ -221,18 +223,6 @@ class Autoregressive(keras.layers.Layer):
         if None not in x.shape[rank:]:
             return x
         return ops.reshape(x, (*ops.shape(x)[:rank], *self.event_shape))
-
-    def _broadcast(self, features, context):
-        """Both with the leading axes that they have together."""
-        axes = len(self.event_shape) + 1
-        batch, own = tuple(features.shape[:-axes]), tuple(context.shape[:-1])
-        broadcast_axes(batch, own)
-        if batch == own and None not in batch:
-            return features, context
-        # Products broadcast axes of unknown length too, and are exact for ones.
-        first = ops.ones_like(features[(..., *[0] * axes)])
-        ones = first * ops.ones_like(context[..., 0])
-        return features * ones[(..., *[None] * axes)], context * ones[..., None]
 
     def compute_output_shape(self, x_shape, context_shape=None):
         event = self.event_shape or tuple(x_shape[-1:])
@@ -447,17 +437,3 @@ class Autoregressive(keras.layers.Layer):
         }
         config.pop("autocast", None)
         return config
-
-
-def broadcast_axes(axes, others):
-    """The axes of two shapes together, None being of unknown length."""
-    rank, result = max(len(axes), len(others)), []
-    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in (axes, others)]
-    for m, n in zip(*padded, strict=True):
-        if m != n and 1 not in (m, n) and None not in (m, n):
-            raise ValueError(
-                "The leading axes of `x` and `context` must be equal, or such that one "
-                f"can be repeated to fit the other. Received: {axes} and {others}."
-            )
-        result.append(n if m == 1 or (m is None and n != 1) else m)
-    return tuple(result)

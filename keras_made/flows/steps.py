@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
+from keras_made.broadcasting import broadcast_batches
 from keras_made.entries.encoder import Bounded
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
@@ -101,12 +102,12 @@ class AutoregressiveStep(FlowStep):
         return self.transform.inverse(self._params(x, context, training), x)
 
     def to_noise(self, x, context=None, training=False):
-        x, context = broadcast_rows(x, context, self.event_rank)
+        x, context = _broadcast(x, context, self.event_rank)
         u, log_slope = self._entries_to_noise(x, context, training)
         return u, self._sum(log_slope)
 
     def to_data(self, u, context=None, training=False):
-        u, context = broadcast_rows(u, context, self.event_rank)
+        u, context = _broadcast(u, context, self.event_rank)
         x = attach(
             self._substitute(u, context),
             u,
@@ -178,7 +179,7 @@ class CouplingStep(FlowStep):
         return self._move(self.transform.forward, u, context, training)
 
     def _move(self, transform, x, context, training):
-        x, context = broadcast_rows(x, context, 1)
+        x, context = _broadcast(x, context, 1)
         heard = ops.take(x, self.order[: self.num_heard], axis=-1)
         moved = ops.take(x, self.order[self.num_heard :], axis=-1)
         params = self.network(heard, context, training=training)
@@ -337,24 +338,9 @@ class DenseNetwork(keras.layers.Layer):
         }
 
 
-def broadcast_rows(x, context, event_rank: int):
-    """Both with the same leading axes.
-
-    Args:
-        x: `(..., *event_shape)`.
-        context: `(..., C)` or None.
-        event_rank: number of axes of an event.
-    """
-    if context is None:
-        return x, None
-    context = ops.cast(context, x.dtype)
-    if tuple(x.shape[:-event_rank]) == tuple(context.shape[:-1]):
-        return x, context
-    # Zeros of the common shape: what is broadcast may have a size that only runs know.
-    ones = ops.zeros_like(x[(..., *[0] * event_rank)])
-    batch = ops.add(ones, ops.zeros_like(context[..., 0]))
-    x = ops.add(x, ops.reshape(batch, (*ops.shape(batch), *[1] * event_rank)))
-    return x, ops.add(context, batch[..., None])
+def _broadcast(x, context, event_rank):
+    context = None if context is None else ops.cast(context, x.dtype)
+    return broadcast_batches(x, context, event_rank)
 
 
 def _check_network(network, transform):
