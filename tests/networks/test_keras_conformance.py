@@ -102,7 +102,6 @@ for name, options, weights, expected in [
         6,
         CYCLE,
     ),
-    ("of another activation", {"activation": "tanh"}, 5, {}),
     ("with an activation layer", {"activation": keras.ops.softsign}, 5, {}),
     (
         "with dropout",
@@ -342,7 +341,6 @@ for name, options, weights, expected in [
     ),
     ("of two structures", TWO, 2, {}),
     ("of the second structure", TWO, 2, {"call_kwargs": {"structure": 1}}),
-    ("of ones", {"kernel_initializer": "ones"}, 2, {}),
 ]:
     options = DENSE | options
     case(name, MaskedDense, options, (2, 4), (2, 3), weights, **expected)
@@ -353,9 +351,7 @@ for name, options, weights, expected in [
     ("", {}, 2, {"train": True}),
     ("strict", {"strict": True}, 2, {}),
     ("by row", {"by_row": True, "strict": True}, 2, {}),
-    ("of a row", {"kernel_size": [1, 5]}, 2, {}),
     ("without bias", {"use_bias": False}, 1, {}),
-    ("of ones", {"kernel_initializer": "ones"}, 2, {}),
 ]:
     options = CONV | options
     case(name, MaskedConv2D, options, (2, 4, 3, 2), (2, 4, 3, 3), weights, **expected)

@@ -1,5 +1,5 @@
-"""What TensorFlow Probability asks of its own bijectors and distributions, asked of
-ours: its tests, and the tools that take any of them as a part.
+"""What TensorFlow Probability's tests ask of its bijectors and distributions, asked of
+ours.
 """
 
 import copy
@@ -57,7 +57,6 @@ def make_flow(name, size=3, context_size=0, dtype="float64", scale=0.3, **option
 # Densities of real events of two entries, and of events that can be enumerated.
 REAL = {
     "made": lambda: (MADE([8], 2), Normal()),
-    "orders": lambda: (MADE([8], 2, ordering="random", num_masks=2), Normal()),
     "made mixture": lambda: (MADE([8], 6), MixtureOfNormals(2)),
     "nade": lambda: (NADE(6, 6), MixtureOfNormals(2)),
     "average": lambda: (NetworkAverage([MADE([8], 2), NADE(6, 2)]), Normal()),
@@ -196,19 +195,17 @@ def test_a_bijector_is_copied_like_those_of_tfp(name, how, every_bijector):
 # Distributions ------------------------------------------------------------------------
 
 
-def distributions():
-    """Of every flow, and of every kind of network, float32 and float64."""
+@pytest.fixture(scope="module")
+def every_distribution():
+    """Of every flow, and of every kind of network, over two real entries."""
     found = {}
     for name in FLOWS:
-        found[f"flow {name}"] = make_flow(name, 2, dtype="float32").distribution()
+        num_steps = 2 if name in ("realnvp", "nice") else 1
+        flow = make_flow(name, 2, dtype="float32", num_steps=num_steps)
+        found[f"flow {name}"] = flow.distribution()
     for name, make in REAL.items():
         found[f"density {name}"] = make_density(*make(), size=2).distribution()
     return found
-
-
-@pytest.fixture(scope="module")
-def every_distribution():
-    return distributions()
 
 
 DISTRIBUTIONS = [f"flow {name}" for name in FLOWS]
@@ -240,11 +237,11 @@ def test_draws_have_the_density_that_they_are_scored_with(
         ball_test(
             lambda tensors: [None if t is None else to_numpy(t) for t in tensors or []],
             distribution,
-            num_samples=20_000,
+            num_samples=10_000,
             radius=0.7,
             center=(center + offset).astype("float32"),
             seed=5,
-            rtol=0.05,
+            rtol=0.07,
         )
 
 
@@ -291,170 +288,3 @@ def test_its_weights_are_tracked_restored_and_shared_by_copies(
     for variable, value in zip(variables, values, strict=True):
         np.testing.assert_array_equal(variable, value)
     np.testing.assert_array_equal(distribution.log_prob(anew(x)), before)
-
-
-# TFP's own: its loop over a batch says that it is one.
-AUTO_BATCHED = "ignore:Saw Tensor seed:UserWarning"
-PARTS = ["flow maf", "flow iaf", "flow realnvp", "density made", "density nade"]
-
-
-def joint_with(part, kind):
-    """`part`, and normals around its draw."""
-
-    def given(z):
-        return tfd.MultivariateNormalDiag(z, [0.5, 2.0])
-
-    def coroutine():
-        z = yield part
-        yield given(z)
-
-    if kind == "sequential":
-        return tfd.JointDistributionSequential([part, given])
-    if kind == "coroutine":
-        return tfd.JointDistributionCoroutineAutoBatched(coroutine)
-    return tfd.JointDistributionNamed({"z": part, "y": lambda z: given(z)})
-
-
-# TFP runs what has a loop, row by row, in one of its own that takes long to compile.
-LOOPS = {"scored": ["flow iaf"], "drawn": [name for name in PARTS if "nvp" not in name]}
-
-
-def joint_cases(what):
-    for name in PARTS:
-        for kind in ("named", "sequential", "coroutine"):
-            slow = kind == "coroutine" and name in LOOPS[what]
-            yield pytest.param(name, kind, marks=[pytest.mark.slow] if slow else [])
-
-
-@pytest.mark.parametrize(("name", "kind"), list(joint_cases("scored")))
-def test_it_is_scored_as_a_part_of_a_joint_distribution(name, kind, every_distribution):
-    part = every_distribution[name]
-    z, y = (tf.cast(rows(6, 2, seed=seed), tf.float32) for seed in (0, 1))
-    draws = {"z": z, "y": y} if kind == "named" else (z, y)
-    expected = part.log_prob(z) + tfd.MultivariateNormalDiag(z, [0.5, 2.0]).log_prob(y)
-    log_prob = joint_with(part, kind).log_prob(draws)
-    np.testing.assert_allclose(log_prob, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.filterwarnings(AUTO_BATCHED)
-@pytest.mark.parametrize(("name", "kind"), list(joint_cases("drawn")))
-def test_it_is_drawn_as_a_part_of_a_joint_distribution(name, kind, every_distribution):
-    joint = joint_with(every_distribution[name], kind)
-    draws, again = (joint.sample(500, seed=(1, 2)) for _ in range(2))
-    tf.nest.map_structure(np.testing.assert_array_equal, draws, again)
-    z, y = (draws["z"], draws["y"]) if kind == "named" else draws
-    assert z.shape == y.shape == (500, 2) and len(np.unique(to_numpy(z)[:, 0])) > 490
-    noise = to_numpy(y - z) / [0.5, 2.0]
-    assert np.abs(noise.mean(0)).max() < 0.2
-    np.testing.assert_allclose(noise.std(0), 1, atol=0.15)
-
-
-def test_a_context_comes_from_another_part_of_a_joint_distribution():
-    flow = make_flow("maf", 2, 3, "float32")
-    joint = tfd.JointDistributionSequential(
-        [tfd.Sample(tfd.Normal(0.0, 1.0), 3), flow.distribution]
-    )
-    context, x = joint.sample(5, seed=(1, 2))
-    expected = flow.log_prob(to_numpy(x), to_numpy(context)) + tf.reduce_sum(
-        tfd.Normal(0.0, 1.0).log_prob(context), -1
-    )
-    np.testing.assert_allclose(joint.log_prob([context, x]), expected, rtol=1e-4)
-
-
-def test_a_batch_of_contexts_is_mixed_by_tfp():
-    flow = make_flow("realnvp", 2, 3, "float32")
-    contexts = tf.cast(rows(4, 3), tf.float32)
-    logits = tf.constant([0.0, 1.0, -1.0, 0.5])
-    mixture = tfd.MixtureSameFamily(
-        tfd.Categorical(logits=logits), flow.distribution(contexts)
-    )
-    x = mixture.sample(7, seed=(1, 2))
-    assert x.shape == (7, 2)
-    parts = [flow.distribution(c).log_prob(anew(x)) for c in contexts]
-    expected = tf.reduce_logsumexp(tf.stack(parts, -1) + tf.math.log_softmax(logits), 1)
-    np.testing.assert_allclose(mixture.log_prob(x), expected, rtol=1e-4, atol=1e-5)
-
-
-# Inference ----------------------------------------------------------------------------
-
-
-def hmc(target, start, bijector=None, num_steps=20):
-    kernel = tfp.mcmc.HamiltonianMonteCarlo(target, step_size=0.3, num_leapfrog_steps=3)
-    if bijector is not None:
-        kernel = tfp.mcmc.TransformedTransitionKernel(kernel, bijector)
-
-    def trace(_, results):
-        return getattr(results, "inner_results", results).log_accept_ratio
-
-    @tf.function
-    def run(start):
-        return tfp.mcmc.sample_chain(
-            num_steps, start, kernel=kernel, trace_fn=trace, seed=(1, 2)
-        )
-
-    states, log_ratios = run(start)
-    accepted = np.exp(np.minimum(to_numpy(log_ratios), 0)).mean()
-    return to_numpy(states[-1]), accepted
-
-
-@pytest.mark.parametrize(("name", "num_steps"), [("maf", 1), ("realnvp", 2)])
-def test_hmc_leaves_a_flow_as_it_is(name, num_steps):
-    """Chains that start from its draws still have its moments, 20 steps later."""
-    flow = make_flow(name, 2, dtype="float32", scale=0.15, num_steps=num_steps)
-    distribution = flow.distribution()
-    start = distribution.sample(4000, seed=(3, 4))
-    moved, accepted = hmc(distribution.log_prob, anew(start))
-    assert 0.8 < accepted <= 1
-    start = to_numpy(start)
-    assert np.abs(moved - start).mean() > 0.3
-    np.testing.assert_allclose(moved.mean(0), start.mean(0), atol=0.1)
-    np.testing.assert_allclose(np.cov(moved.T), np.cov(start.T), atol=0.15)
-
-
-def test_hmc_runs_in_the_noise_of_a_flow():
-    """There the flow's own density is a standard normal, and the start forgotten."""
-    distribution = make_flow("iaf", 2, dtype="float32", num_steps=1).distribution()
-    # One bijector, whose cache lets the flow score its own draws in parallel.
-    bijector = distribution.bijector
-    start = bijector.forward(3.0 + tf.zeros((2000, 2)))
-    moved, accepted = hmc(distribution.log_prob, start, bijector)
-    assert 0.95 < accepted <= 1
-    noise = to_numpy(bijector.inverse(tf.constant(moved)))
-    np.testing.assert_allclose(noise.mean(0), 0, atol=0.15)
-    np.testing.assert_allclose(np.cov(noise.T), np.eye(2), atol=0.2)
-
-
-def test_an_iaf_is_fitted_as_a_surrogate_posterior():
-    import tf_keras
-
-    flow = flows.IAF(2, 2, (8,))
-    flow.require_built()
-    surrogate = flow.distribution()
-    scale_tril = [[1.0, 0.0], [0.8, 0.6]]
-    target = tfd.MultivariateNormalTriL([1.0, -2.0], scale_tril)
-    slower = tf_keras.optimizers.schedules.PolynomialDecay(0.05, 300, 1e-3)
-    optimizer = tf_keras.optimizers.Adam(slower)
-    optimizer.build(surrogate.trainable_variables)
-
-    @tf.function
-    def fit():
-        return tfp.vi.fit_surrogate_posterior(
-            target.log_prob,
-            surrogate,
-            optimizer,
-            num_steps=300,
-            sample_size=32,
-            seed=(1, 2),
-        )
-
-    losses = to_numpy(fit())
-    # The loss is KL(surrogate || target), the target being normalised.
-    assert losses[0] > 1 and losses[-50:].mean() < 0.05
-    draws = to_numpy(surrogate.sample(20_000, seed=(3, 4)))
-    np.testing.assert_allclose(draws.mean(0), [1.0, -2.0], atol=0.15)
-    expected = np.array(scale_tril) @ np.transpose(scale_tril)
-    np.testing.assert_allclose(np.cov(draws.T), expected, atol=0.2)
-    # The Keras model was trained with it.
-    x = to_numpy(target.sample(500, seed=(5, 6)))
-    gap = to_numpy(target.log_prob(x)) - to_numpy(flow.log_prob(x))
-    assert abs(gap.mean()) < 0.05
