@@ -137,9 +137,10 @@ def first_call(kind, call, data, context):
     return OF_ARRAYS[call](model, data), model
 
 
-FIRST_CALLS = [("density", call, c) for call in OF_ARRAYS for c in (False, True)]
+FIRST_CALLS = [("density", call, True) for call in OF_ARRAYS]
+FIRST_CALLS += [("density", call, False) for call in ("fit", "test_on_batch")]
 if BACKEND == "tensorflow":
-    FIRST_CALLS += [("flow", "fit", True), ("flow", "predict", False)]
+    FIRST_CALLS += [("flow", "fit", True)]
 
 
 @pytest.mark.parametrize("kind, call, context", FIRST_CALLS)
@@ -206,31 +207,27 @@ def test_a_target_is_refused_in_a_compiled_step():
         model.fit(Batches((X, C)), verbose=0)
 
 
-def weighted(kind, form):
+def weighted(form):
     """What is given to `fit`, with weights: `(x, options)`."""
-    x = (X, C) if "context" in kind else X
+    x = X, C
     if form in IN_MEMORY:
-        x = IN_MEMORY[form](X, C if "context" in kind else None)
         weights = {"NumPy": W, "list": W.tolist(), "tensor": ops.convert_to_tensor(W)}
-        return x, {"sample_weight": weights[form]}
+        return IN_MEMORY[form](X, C), {"sample_weight": weights[form]}
     if form == "tf.data":
         return tf_data((x, W)).map(lambda x, w: (x, None, w)), {}
-    if form == "DataLoader":
-        return data_loader((x, np.zeros((ROWS, 0)), W)), {}
-    none = np.zeros((ROWS, 0)) if form == "PyDataset" else None
+    none = None if form == "generator" else np.zeros((ROWS, 0))
     data = STREAMS[form]((x, none, W))
     return data, steps(data, "steps_per_epoch")
 
 
-@pytest.mark.parametrize("kind", ["alone", "with context"])
-def test_weights_count_in_every_form(kind):
+def test_weights_count_in_every_form():
     """As they do beside an array."""
-    x = (X, C) if kind == "with context" else X
+    x = X, C
     plain = weights_after(x, {"batch_size": BATCH})
     expected = weights_after(x, {"batch_size": BATCH, "sample_weight": W})
     assert np.abs(plain - expected).max() > 1e-2
     for form in [*IN_MEMORY, *STREAMS]:
-        data, options = weighted(kind, form)
+        data, options = weighted(form)
         if form in IN_MEMORY:
             options["batch_size"] = BATCH
         found = weights_after(data, options)
