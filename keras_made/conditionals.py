@@ -57,8 +57,7 @@ class Conditional:
     def sample(self, params, seed=None):
         """One draw of each entry; `seed` is an int, a `SeedGenerator` or None."""
         shape = (*ops.shape(params)[:-1], self.num_uniforms)
-        dtype = keras.backend.result_type(params.dtype, "float32")
-        return self.draw(params, draw_uniforms(shape, seed, dtype))
+        return self.draw(params, draw_uniforms(shape, seed, _float(params)))
 
     def mean(self, params):
         """Expectation of each entry."""
@@ -356,7 +355,7 @@ class MixtureOfLogistics(_Mixture):
 
     def _quantile(self, u, loc, scale):
         level = ops.round(loc + scale * (ops.log(u) - ops.log1p(-u)))
-        return ops.clip(level, 0.0, self.num_levels - 1.0)
+        return _clip(level, 0.0, self.num_levels - 1.0)
 
     def log_probs(self, params):
         """Log-probability of every level: `(..., num_levels)`."""
@@ -568,7 +567,7 @@ def draw_uniforms(shape, seed=None, dtype="float32"):
     uniforms = keras.random.uniform(shape, seed=seed, dtype=dtype)
     # JAX gives float32 for float64 unless told otherwise: what came is asked.
     margin = uniform_margin(keras.backend.standardize_dtype(uniforms.dtype))
-    return ops.clip(uniforms, margin, 1.0 - margin)
+    return _clip(uniforms, margin, 1.0 - margin)
 
 
 def uniform_margin(dtype) -> float:
@@ -624,7 +623,15 @@ def _draw_class(logits, uniforms):
 
 def _float(x):
     """The floating type in which entries become features: that of `x` or float32."""
-    return keras.backend.result_type(x.dtype, "float32")
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    # On torch Keras gives float32 for the result of float64 and float64.
+    return dtype if dtype == "float64" else keras.backend.result_type(dtype, "float32")
+
+
+def _clip(x, low, high):
+    # Bounds given as numbers are first rounded to Keras's own float type.
+    low, high = (ops.convert_to_tensor(bound, x.dtype) for bound in (low, high))
+    return ops.clip(x, low, high)
 
 
 def _check_count(name, value, least):
