@@ -58,7 +58,14 @@ def draw_uniforms(shape, seed=None, dtype="float32"):
     uniforms = keras.random.uniform(shape, seed=seed, dtype=dtype)
     # JAX gives float32 for float64 unless told otherwise: what came is asked.
     margin = uniform_margin(keras.backend.standardize_dtype(uniforms.dtype))
-    return ops.clip(uniforms, margin, 1.0 - margin)
+    return clip(uniforms, margin, 1.0 - margin)
+
+
+def clip(x, low, high):
+    """As `ops.clip`, with bounds in the precision of x."""
+    # Bounds given as numbers are first rounded to Keras's own float type.
+    low, high = (ops.convert_to_tensor(bound, x.dtype) for bound in (low, high))
+    return ops.clip(x, low, high)
 
 
 def uniform_margin(dtype) -> float:

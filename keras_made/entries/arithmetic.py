@@ -60,7 +60,9 @@ def draw_class(logits, uniforms):
 
 def float_of(x):
     """The floating type in which entries become features: that of `x` or float32."""
-    return keras.backend.result_type(x.dtype, "float32")
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    # On torch Keras gives float32 for the result of float64 and float64.
+    return dtype if dtype == "float64" else keras.backend.result_type(dtype, "float32")
 
 
 def log_mean_exp(members):

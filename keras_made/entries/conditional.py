@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made.entries.arithmetic import float_of
 from keras_made.entries.encoder import Encoder
 from keras_made.generation import draw_uniforms
 
@@ -48,8 +49,7 @@ class Conditional(Encoder):
     def sample(self, params, seed=None):
         """One draw of each entry; `seed` is an int, a `SeedGenerator` or None."""
         shape = (*ops.shape(params)[:-1], self.num_uniforms)
-        dtype = keras.backend.result_type(params.dtype, "float32")
-        return self.draw(params, draw_uniforms(shape, seed, dtype))
+        return self.draw(params, draw_uniforms(shape, seed, float_of(params)))
 
     def mean(self, params):
         """Expectation of each entry."""

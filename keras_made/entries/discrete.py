@@ -17,6 +17,7 @@ from keras_made.entries.arithmetic import (
 )
 from keras_made.entries.conditional import Conditional, tfp_distributions
 from keras_made.entries.real import Mixture
+from keras_made.generation import clip
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -156,7 +157,7 @@ class MixtureOfLogistics(Mixture):
 
     def _quantile(self, u, loc, scale):
         level = ops.round(loc + scale * (ops.log(u) - ops.log1p(-u)))
-        return ops.clip(level, 0.0, self.num_levels - 1.0)
+        return clip(level, 0.0, self.num_levels - 1.0)
 
     def log_probs(self, params):
         """Log-probability of every level: `(..., num_levels)`."""
