@@ -82,9 +82,9 @@ def make_model(
     The biases of MADE's outputs start at the logits of the training set's means.
     """
     keras.utils.set_random_seed(seed)
-    rows = members(recipe, recipe.valid_members)
+    structures = members(recipe, recipe.valid_members)
     network = make_network(recipe, train.shape[1:], order_seed)
-    model = AutoregressiveDensity(network, "bernoulli", rows=rows)
+    model = AutoregressiveDensity(network, "bernoulli", structures=structures)
     model.build(train.shape)
     if recipe.pixelcnn is None:
         # Without hidden layers, the direct connections have the biases.

@@ -31,7 +31,7 @@ CLASSES = np.eye(10, dtype="float32")
 def fit(x, labels, epochs):
     keras.utils.set_random_seed(0)
     network = km.MADE([200], ordering="random", num_masks=100, dropout=0.3)
-    model = km.AutoregressiveDensity(network, "bernoulli", rows=range(8))
+    model = km.AutoregressiveDensity(network, "bernoulli", structures=range(8))
     model.compile(keras.optimizers.AdamW(2e-3, weight_decay=1e-2))
     model.fit((x, CLASSES[labels]), epochs=epochs, batch_size=50, verbose=0)
     return model

@@ -41,7 +41,7 @@ def fit(x, epochs):
         dropout=0.4,
     )
     # Scored as the mixture of eight of them, a density too.
-    model = km.AutoregressiveDensity(network, "bernoulli", rows=range(8))
+    model = km.AutoregressiveDensity(network, "bernoulli", structures=range(8))
     steps = epochs * -(-len(x) // 50)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))

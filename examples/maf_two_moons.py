@@ -31,15 +31,14 @@ def train(quick):
     return flow
 
 
-def draw(flow, test, moon, out):
+def draw(flow, noise, moon, out):
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
     edges = np.linspace(-2.6, 2.6, 241)
     grid = np.stack(np.meshgrid(edges, edges), -1).reshape(-1, 2)
-    density = np.exp(flow.log_prob(grid.astype("float32"), verbose=0).numpy())
+    density = np.exp(np.asarray(flow.log_prob(grid.astype("float32"), verbose=0)))
     axes[0].pcolormesh(edges, edges, density.reshape(241, 241), cmap="magma")
-    samples = flow.sample(5000, seed=0).numpy()
+    samples = np.asarray(flow.sample(5000, seed=0))
     axes[1].scatter(*samples.T, s=2, alpha=0.4, color="#3b6ea5", linewidths=0)
-    noise = flow.bijector().inverse(test).numpy()
     axes[2].scatter(*noise.T, s=3, c=moon, cmap="coolwarm", alpha=0.6, linewidths=0)
     for radius in (1, 2, 3):
         axes[2].add_patch(plt.Circle((0, 0), radius, fill=False, lw=0.5, color="gray"))
@@ -60,9 +59,9 @@ def main():
     flow = train(arguments.quick)
     test, moon = make_data(5000, seed=1)
     print(f"test negative log-likelihood: {flow.evaluate(test, verbose=0):.3f} nats")
-    noise = flow.bijector().inverse(test).numpy()
+    noise = keras.ops.convert_to_numpy(flow.to_noise(test)[0])
     print(f"noise of the test points: mean {noise.mean(0)}, std {noise.std(0)}")
-    draw(flow, test, moon, arguments.out)
+    draw(flow, noise, moon, arguments.out)
     print(f"picture: {arguments.out}")
 
 

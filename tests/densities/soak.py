@@ -3,7 +3,7 @@
 Options are tested elsewhere one by one; here they meet each other. Run it by itself for
 more models than the slow test draws:
 
-    python tests/soak.py 0 2000
+    PYTHONPATH=tests python tests/densities/soak.py 0 2000
 
 Every model is a number: the same number draws the same options on every back end.
 """

@@ -772,7 +772,7 @@ class Attention(Autoregressive):
         self.head = keras.layers.Dense(self.params_per_entry, dtype=self.dtype_policy)
         self.head.build((None, width))
 
-    def compute_params(self, features, context, row, training):
+    def compute_params(self, features, context, structure, training):
         batch, size = ops.shape(features)[0], self.event_size
         before = ops.pad(features, [(0, 0), (1, 0), (0, 0)])[:, :-1]
         known = [before, ops.repeat(ops.eye(size, dtype=before.dtype)[None], batch, 0)]
@@ -782,8 +782,7 @@ class Attention(Autoregressive):
         return self.head(h + self.attend(h, h, use_causal_mask=True))
 
     def get_config(self):
-        own = {"event_shape": self.event_shape, "units": self.units}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "units": self.units}
 
 
 @pytest.mark.parametrize("context_size", [0, 2])

@@ -1,0 +1,182 @@
+"""What the documents say is true: their code runs, and what they name is there."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_made
+
+pytestmark = pytest.mark.neutral
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    path.relative_to(ROOT).as_posix()
+    for folder in (".", "docs", "benchmarks")
+    for path in sorted((ROOT / folder).glob("*.md"))
+]
+
+
+def read(document):
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def blocks(document, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", read(document), re.S)
+
+
+def title(block):
+    """What tells a block from others: the class that it adds."""
+    found = re.search(r"class (\w+)", block)
+    return found.group(1) if found else block.split("\n")[0]
+
+
+@pytest.mark.parametrize("block", blocks("CONTRIBUTING.md"), ids=title)
+def test_the_code_for_contributors_runs(block):
+    """Each block by itself; what it asserts are the laws that it speaks of."""
+    exec(compile(block, "CONTRIBUTING.md", "exec"), {"__name__": "block"})
+
+
+def test_contributors_are_shown_a_network_a_conditional_and_a_transform():
+    assert {title(b) for b in blocks("CONTRIBUTING.md")} == {
+        "Fading",
+        "Laplace",
+        "SinhArcsinh",
+    }
+
+
+def recipes():
+    """The README's blocks but its first, and its network, which are tested apart."""
+    found = blocks("README.md")
+    return [b for b in found if "model.fit" not in b and "Attention" not in b]
+
+
+@pytest.mark.parametrize("block", recipes(), ids=title)
+def test_the_recipes_of_the_readme_run(block):
+    """After the imports that a reader of the README has made."""
+    namespace = {name: getattr(keras_made, name) for name in keras_made.__all__}
+    train = np.random.RandomState(0).normal(size=(32, 3))
+    namespace |= {"keras": keras, "ops": keras.ops, "train": train}
+    exec(compile(block, "README.md", "exec"), namespace)
+
+
+# What documents name ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_to_files(document):
+    links = re.findall(r"\]\(([^)#]+)\)", read(document))
+    here = (ROOT / document).parent
+    missing = [
+        link
+        for link in links
+        if "://" not in link and not (here / link).resolve().exists()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_and_their_functions_are_there(document):
+    """`room/file.py`, from the root, from the package or from the document itself.
+
+    A file alone may be in any room.
+    """
+    package = ROOT / "keras_made"
+    places = [ROOT, package, (ROOT / document).parent]
+    wrong = []
+    for path, name in re.findall(r"([\w/]+\.py)(?::([\w.]+))?", read(document)):
+        found = [place / path for place in places if (place / path).exists()]
+        found = found if "/" in path else [*found, *package.rglob(path)]
+        if not found or (name and name not in names_in(found[0])):
+            wrong.append(f"{path}:{name}")
+    assert wrong == []
+
+
+def names_in(path):
+    """Functions, and methods as `Class.method`, that a file defines."""
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names.add(getattr(node, "name", None))
+        for own in getattr(node, "body", []):
+            names.add(f"{getattr(node, 'name', '')}.{getattr(own, 'name', '')}")
+    return names
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_dotted_names_are_there(document):
+    """`keras_made.a.b`, of modules and of what is in them."""
+    wrong = []
+    for name in set(re.findall(r"\bkeras_made(?:\.[A-Za-z_]\w*)+", read(document))):
+        if not is_there(name.split(".")):
+            wrong.append(name)
+    assert wrong == []
+
+
+def is_there(parts):
+    value = keras_made
+    for index, part in enumerate(parts[1:], start=2):
+        # TFP's faces are there to be looked at on TensorFlow alone.
+        if part == "MaskedAutoregressiveFlow":
+            return True
+        if not hasattr(value, part):
+            try:
+                importlib.import_module(".".join(parts[:index]))
+            except ImportError:
+                return False
+        value = getattr(value, part)
+    return True
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_calls_pass_arguments_that_are_there(document):
+    """Calls of public classes, in blocks and within sentences."""
+    code = [*blocks(document), *re.findall(r"`([^`]+)`", read(document))]
+    wrong = []
+    for tree in filter(None, map(parse, code)):
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            known = arguments_of(call.func)
+            wrong += [
+                ast.unparse(call)
+                for keyword in call.keywords
+                if known and keyword.arg and keyword.arg not in known
+            ]
+    assert wrong == []
+
+
+def parse(code):
+    try:
+        return ast.parse(code.strip())
+    except SyntaxError:
+        return None
+
+
+def arguments_of(function):
+    """Names of the arguments of a public class or function; None for others."""
+    name = function.attr if isinstance(function, ast.Attribute) else None
+    name = function.id if isinstance(function, ast.Name) else name
+    public = getattr(keras_made, name or "", None)
+    public = public or vars(keras_made.flows).get(name)
+    if inspect.isclass(public):
+        makers = [cls.__init__ for cls in public.__mro__ if "__init__" in vars(cls)]
+    elif inspect.isfunction(public):
+        makers = [public]
+    else:
+        return None
+    return {name for maker in makers for name in inspect.signature(maker).parameters}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_have_the_options_that_they_are_given(document):
+    wrong = []
+    for script, rest in re.findall(
+        r"python\s+((?:benchmarks|examples)/\w+\.py)([^`\n;&)]*)", read(document)
+    ):
+        source = (ROOT / script).read_text(encoding="utf-8")
+        options = re.findall(r"--[\w-]+", rest)
+        wrong += [f"{script} {o}" for o in options if f'"{o}"' not in source]
+    assert wrong == []
