@@ -511,6 +511,8 @@ def run(first: int, count: int) -> list[int]:
             failed.append(number)
             print(f"FAILED {number}: {described}\n{traceback.format_exc()}", flush=True)
         keras.backend.clear_session()
+        if (number + 1 - first) % 50 == 0:
+            print(f"{number + 1 - first} models, {len(failed)} failed", flush=True)
     print(f"{count - len(failed)} of {count} models pass; failed: {failed}", flush=True)
     return failed
 

@@ -530,7 +530,7 @@ def test_many_rows_are_completed_block_by_block(monkeypatch):
     model = AutoregressiveDensity(network)
     model.build((None, 4))
     x = np.where(np.arange(28).reshape(7, 4) % 3 == 0, np.nan, 1.0)
-    monkeypatch.setattr("keras_made.densities.density.ROWS_ORDERED_AT_ONCE", 3)
+    monkeypatch.setattr("keras_made.densities.imputation.ROWS_ORDERED_AT_ONCE", 3)
     whole = to_numpy(model.impute(x, seed=1, verbose=0))
     seeds = keras.random.SeedGenerator(1)
     parts = [model.impute(x[i : i + 3], seed=seeds, verbose=0) for i in (0, 3, 6)]
