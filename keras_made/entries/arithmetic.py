@@ -26,9 +26,11 @@ def on_levels(log_prob, x, num_levels, dtype):
     is_level = (x >= 0) & (x < num_levels) & ops.equal(x, ops.floor(x))
     # At no level, that of zero is computed and not used: were it computed at x, it
     # could be NaN, and so would be the gradient, whatever `where` chooses.
-    levels = ops.cast(ops.where(is_level, x, ops.zeros_like(x)), dtype)
-    impossible = ops.cast(ops.where(ops.isnan(x), np.nan, -np.inf), dtype)
-    return ops.where(is_level, log_prob(levels), impossible)
+    levels = ops.cast(ops.where(is_level, x, 0.0), dtype)
+    # Constants, one to a `where`: ONNX is given a choice between two tensors as a sum
+    # of products, in which zero times infinity is NaN.
+    result = ops.where(is_level, log_prob(levels), -np.inf)
+    return ops.where(ops.isnan(x), np.nan, result)
 
 
 def positive_scale(raw, floor):
@@ -69,9 +71,9 @@ def log_mean_exp(members):
     """Log of the mean probability over the first axis."""
     # Where all are -inf, so is the mean; `logsumexp` would have NaN for a gradient.
     impossible = ops.max(members, axis=0) == -np.inf
-    members = ops.where(impossible, ops.zeros_like(members), members)
+    members = ops.where(impossible, 0.0, members)
     result = ops.logsumexp(members, axis=0) - math.log(members.shape[0])
-    return ops.where(impossible, -np.inf * ops.ones_like(result), result)
+    return ops.where(impossible, -np.inf, result)
 
 
 def check_count(name, value, least):

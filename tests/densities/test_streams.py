@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 from laws import to_numpy
 
-from keras_made import MADE, AutoregressiveDensity, compiling
+from keras_made import MADE, AutoregressiveDensity, LikelihoodModel, compiling
 
 pytestmark = pytest.mark.neutral
 
@@ -171,16 +171,24 @@ def test_a_compiled_fit_of_a_stream_is_that_of_the_arrays():
     np.testing.assert_allclose(*ends, rtol=1e-5)
 
 
+CHOOSING = {name: OF_ARRAYS[name] for name in ("fit", "evaluate")}
+ON_BATCH = {name: OF_ARRAYS[name] for name in ("train_on_batch", "test_on_batch")}
+
+
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Elsewhere Keras decides.")
-def test_a_large_model_is_compiled_by_xla_whatever_it_sees_first(monkeypatch):
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("context", [False, True], ids=["alone", "with context"])
+def test_xla_is_chosen_by_size_whatever_is_seen_first(kind, context, monkeypatch):
+    """A model knows its weights before the step is made, which is left out here."""
     monkeypatch.setattr(compiling, "XLA_WEIGHTS", 10)
-    monkeypatch.setattr(AutoregressiveDensity, "_make_function", lambda *args: None)
-    for data in X, ops.convert_to_tensor(X), tf_data((X,)), Batches((X,)):
-        model = density()
-        model.compile("adam")
-        with pytest.raises(TypeError, match="NoneType"):
-            model.fit(data, verbose=0, shuffle=False)
-        assert model.jit_compile
+    monkeypatch.setattr(LikelihoodModel, "_make_function", lambda *_: None)
+    for name, form in FORMS.items():
+        for call in CHOOSING | (ON_BATCH if name in IN_MEMORY else {}):
+            model = MAKE[kind](context)
+            model.compile("adam")
+            with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+                OF_ARRAYS[call](model, form(X, C if context else None))
+            assert model.jit_compile, (name, call)
 
 
 @pytest.mark.parametrize("built", [False, True])
