@@ -176,9 +176,8 @@ MIXTURES = {
     "three of them": lambda: make(
         MADE([9], hidden_degrees="random", num_masks=4), scale=1.0, structures=[3, 0, 2]
     ),
-    "one": lambda: make(MADE([9]), scale=1.0),
 }
-FIRST = {"all": 4, "two": 2, "none": 0}
+FIRST = {"all": 4, "two": 2}
 
 
 @pytest.fixture(scope="module", params=MIXTURES)
