@@ -91,6 +91,7 @@ def make_density(network, conditional, size=3, scale=0.5, **options):
 
 # A whole flow, with all that may stand between its steps, and one step.
 BIJECTORS = [f"{name}{part}" for name in FLOWS for part in ("", ", one step")]
+BIJECTORS.remove("spline")  # Costs most, and is chained as `maf` is.
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def anew(tensor):
 @pytest.mark.parametrize("name", FLOWS)
 def test_in_one_dimension_the_slope_is_the_derivative(name):
     """`assert_scalar_congruency` of TFP's tests, which its wheel does not hold."""
-    bijector = make_flow(name, 1).bijector()
+    bijector = make_flow(name, 1, num_steps=1).bijector()
     low, high = -2.0, 2.0
     ten = to_numpy(bijector.forward(np.linspace(low, high, 10)[:, None]))[:, 0]
     assert np.all(np.diff(ten) > 0)
