@@ -10,8 +10,9 @@ with full covariance, a Gaussian mixture and a kernel density. Whatever can be c
 (components, bandwidth, when to stop) is chosen on a tenth of the training rows.
 
 The columns of the wine table are rounded to 57 to 395 values. A density on rounded
-values can score without bound by sitting on them: `min_scale` is a tenth of a standard
-deviation in flows, and the mixture has a floor of 0.01 on variances.
+values can score without bound by sitting on them: the scales of a flow's steps have a
+floor of a tenth of a standard deviation together, and the mixture one of 0.01 on
+variances.
 """
 
 import argparse
@@ -116,7 +117,8 @@ def methods(size):
             "num_steps": 3,
             "hidden_units": (64,),
             "dropout": 0.2,
-            "min_scale": 0.1,
+            # Of each of the three steps: together they can shrink to a tenth.
+            "min_scale": 0.1 ** (1 / 3),
         }
     return {
         "gaussian": gaussian,

@@ -77,8 +77,8 @@ def compare(name, folder, units, steps):
     network = NADE(units, activation="relu", ordering="random", num_masks=16)
     fit(network, data, steps)
     one = [
-        score(AutoregressiveDensity(network, structures=[row]), test)
-        for row in (0, 5, 10)
+        score(AutoregressiveDensity(network, structures=[structure]), test)
+        for structure in (0, 5, 10)
     ]
     return {
         "data": name,

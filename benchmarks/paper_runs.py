@@ -304,15 +304,15 @@ class Average:
         self.trainings = trainings
 
     @property
-    def rows(self) -> range:
-        """The structures that are mixed."""
+    def structures(self) -> range:
+        """Those that are mixed."""
         recipe = self.trainings[0].recipe
         return members(recipe, recipe.test_members)
 
     def model(self) -> AutoregressiveDensity:
         networks = [training.model.network for training in self.trainings]
         network = networks[0] if len(networks) == 1 else NetworkAverage(networks)
-        return AutoregressiveDensity(network, "bernoulli", structures=self.rows)
+        return AutoregressiveDensity(network, "bernoulli", structures=self.structures)
 
     def score(self, part: str) -> np.ndarray:
         """log p of each row of a part under the mixture of all that are scored."""
@@ -398,7 +398,7 @@ class Run:
             "rows": len(log_prob),
             "networks": len(self.trainings),
             "mixed": len(log_probs),
-            "structures": len(self.averages[0].rows),
+            "structures": len(self.averages[0].structures),
             "nll_of_mixed": [-float(each.mean()) for each in log_probs],
         }
 

@@ -10,8 +10,6 @@ All three are compiled, and timed in turn in one process.
 import argparse
 import functools
 
-from keras_made.densities.drawing import generate_rows
-
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -30,6 +28,7 @@ def measure(size, hidden, naive, repeats, batch=100):
     from keras_made import MADE, AutoregressiveDensity
     from keras_made.autoregressive import Autoregressive
     from keras_made.compiling import compiled
+    from keras_made.densities.drawing import generate_rows
 
     class Naive(MADE):
         """The same network, recomputed at every step."""
@@ -48,17 +47,17 @@ def measure(size, hidden, naive, repeats, batch=100):
     rng = np.random.RandomState(0)
     x = (rng.uniform(size=(batch, size)) < 0.5).astype("float32")
     noise = rng.uniform(size=(batch, size, 1, 1)).astype("float32")
-    row = np.int32(0)
+    structure = np.int32(0)
     forward = compiled(fast, fast.network)
     draw = compiled(fast, functools.partial(generate_rows, fast))
     functions = {
         "forward": lambda: forward(x),
-        "sample": lambda: draw(row, noise),
+        "sample": lambda: draw(structure, noise),
     }
     if naive:
         draw_naive = compiled(slow, functools.partial(generate_rows, slow))
-        same = np.array_equal(draw(row, noise), draw_naive(row, noise))
-        functions["D passes"] = lambda: draw_naive(row, noise)
+        same = np.array_equal(draw(structure, noise), draw_naive(structure, noise))
+        functions["D passes"] = lambda: draw_naive(structure, noise)
     times = interleaved_medians(functions, repeats)
     result = {
         "D": size,

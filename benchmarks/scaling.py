@@ -10,8 +10,6 @@ arithmetic of one pass, in D steps.
 import argparse
 import functools
 
-from keras_made.densities.drawing import generate_rows
-
 SIZES = [64, 128, 256, 512, 1024, 2048, 4096]
 BATCH, HIDDEN = 100, (500, 500)
 
@@ -33,6 +31,7 @@ def measure(size, repeats):
 
     from keras_made import MADE, AutoregressiveDensity
     from keras_made.compiling import compiled
+    from keras_made.densities.drawing import generate_rows
 
     model = AutoregressiveDensity(MADE(HIDDEN))
     model.build((None, size))

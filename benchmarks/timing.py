@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -30,7 +31,16 @@ def interleaved_medians(functions, repeats=9):
 
 
 def choose_backend(backend, device="cpu"):
-    """Before Keras is imported: which back end runs, and where."""
+    """Before Keras is imported: which back end runs, and where.
+
+    Raises:
+        RuntimeError: after that, when another back end would be timed under this name.
+    """
+    if "keras" in sys.modules:
+        raise RuntimeError(
+            f"The back end {backend!r} must be chosen before Keras is imported, and it "
+            "is. Import keras_made inside the functions that use it."
+        )
     os.environ["KERAS_BACKEND"] = backend
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -180,3 +180,19 @@ def test_commands_have_the_options_that_they_are_given(document):
         options = re.findall(r"--[\w-]+", rest)
         wrong += [f"{script} {o}" for o in options if f'"{o}"' not in source]
     assert wrong == []
+
+
+CHOOSING = [
+    path
+    for path in sorted(ROOT.glob("benchmarks/*.py"))
+    if "choose_backend(" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("script", CHOOSING, ids=lambda path: path.stem)
+def test_benchmarks_choose_their_back_end_before_keras_is_there(script):
+    """`--backend jax` would time another one under that name."""
+    tops = ast.parse(script.read_text(encoding="utf-8")).body
+    imported = [ast.unparse(n) for n in tops if isinstance(n, ast.Import)]
+    imported += [f"import {n.module}" for n in tops if isinstance(n, ast.ImportFrom)]
+    assert [i for i in imported if re.match(r"import (keras|tensorflow|jax)", i)] == []
