@@ -19,8 +19,9 @@ from keras_made import (
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
+    generation,
 )
-from keras_made.conditionals import SCALE_OFFSET
+from keras_made.entries.arithmetic import SCALE_OFFSET
 
 pytestmark = pytest.mark.neutral
 
@@ -196,17 +197,16 @@ def test_rows_in_an_order_of_their_own_have_it_too():
 
 @needs_float64
 def test_uniforms_reach_further_towards_the_ends_in_float64():
-    from keras_made import conditionals
 
     for dtype, margin in (("float32", 2.0**-24), ("float64", 2.0**-53)):
-        assert conditionals.uniform_margin(dtype) == margin
+        assert generation.uniform_margin(dtype) == margin
         ends = np.array([[margin], [1 - margin]], dtype)
         assert ends[0] > 0 and ends[1] < 1
         drawn = Normal().draw(
             *map(ops.convert_to_tensor, (np.zeros((2, 2), dtype), ends))
         )
         assert np.isfinite(to_numpy(drawn)).all()
-    uniforms = to_numpy(conditionals.draw_uniforms((1000,), 0, "float64"))
+    uniforms = to_numpy(generation.draw_uniforms((1000,), 0, "float64"))
     assert (uniforms != uniforms.astype("float32")).mean() > 0.99
 
 
