@@ -14,7 +14,7 @@ PACKAGE = Path(keras_made.__file__).parent
 # From the ground up: a file imports from its own room, and from those before it.
 FLOORS = [
     ("checks", "files", "precision", "masks", "generation", "broadcasting"),
-    ("compiling",),
+    ("compiling", "image_masks"),
     ("entries",),
     ("autoregressive",),
     ("layers",),

@@ -373,7 +373,15 @@ class LikelihoodModel(SavedModel):
         return 16 * math.prod(self.event_shape)
 
     def compiled_function(self, name, function):
-        """`function(self, *tensors)`, compiled at first use and kept."""
+        """`function(self, *tensors)`, compiled at first use and kept.
+
+        What was compiled reads the variables of its time: other ones, of quantized
+        layers or of layers with adapters (LoRA), drop it.
+        """
+        variables, old = self.variables, self._compiled_for.variables
+        if old is not None and list(map(id, old)) != list(map(id, variables)):
+            self._functions.clear()
+        self._compiled_for.variables = variables
         if name not in self._functions:
             self._functions[name] = compiled(self, functools.partial(function, self))
         return self._functions[name]

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made.image_masks import image_mask
 from keras_made.layers.masked_dense import degree_rows
-from keras_made.masks import image_mask
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -16,7 +16,7 @@ class MaskedConv2D(keras.layers.Layer):
 
     Every input map and every unit belongs to a channel of the image; with channels in
     order within a pixel, their place in the order is their degree (see
-    `keras_made.masks.image_mask`). The mask acts inside `call`.
+    `keras_made.image_masks.image_mask`). The mask acts inside `call`.
 
     Args:
         source_degrees: channel of each input map, ints `(inputs,)`.

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made.image_masks import image_mask, image_reach
 from keras_made.layers import MaskedConv2D, MaskedDense
-from keras_made.masks import image_mask, image_reach
 from keras_made.networks.images import ImageNetwork, take_row
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from keras_made import MADE, AutoregressiveDensity
 
-pytestmark = pytest.mark.neutral
+pytestmark = [pytest.mark.neutral, pytest.mark.compiled]
 
 EPOCHS, STEPS = 6, 8
 

@@ -1,6 +1,6 @@
 """Files that this version wrote load in later ones, and give the same numbers.
 
-`python tests/densities/test_saved_files.py` writes the files that are not there yet; one
+`python tests/densities/test_saved_files.py` writes those that are not there yet; one
 that is there is never written again.
 """
 

@@ -9,7 +9,7 @@ from laws import all_states, set_random_weights, to_numpy
 
 from keras_made import MADE, AutoregressiveDensity
 
-pytestmark = pytest.mark.neutral
+pytestmark = [pytest.mark.neutral, pytest.mark.compiled]
 
 JOBS = {
     "log_prob": lambda model, i: model.log_prob(all_states(5)[i:]),

@@ -100,6 +100,8 @@ SERVER = (
     + """
 import pathlib
 import numpy as np, tensorflow as tf
+
+pytestmark = pytest.mark.compiled
 for folder in pathlib.Path(sys.argv[1]).iterdir():
     loaded, data = tf.saved_model.load(folder / "1"), np.load(folder / "data.npz")
     x, observed, seed = data["x"], data["observed"], tf.constant(7)

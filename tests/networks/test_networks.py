@@ -36,8 +36,8 @@ from keras_made import (
     WaveNet,
 )
 from keras_made.densities.imputation import observed_first
+from keras_made.image_masks import image_mask, image_reach
 from keras_made.layers import CausalConv1D, MaskedConv2D
-from keras_made.masks import image_mask, image_reach
 
 pytestmark = pytest.mark.neutral
 
