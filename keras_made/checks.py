@@ -271,6 +271,7 @@ def _number(value, place, shape):
         return float(value)
     remedy = "Give every value as a number"
     if isinstance(value, str | bytes):
+        value = value.item() if isinstance(value, np.generic) else value
         remedy = (
             "Give classes as numbers from 0 on, `np.unique(column, return_inverse="
             "True)[1]`, and numbers that are written as text with `astype(float)`"
