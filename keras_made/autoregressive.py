@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_made import quantized
 from keras_made.broadcasting import broadcast_axes, broadcast_batches
-from keras_made.checks import check_positive
+from keras_made.checks import check_positive, warn
 from keras_made.entries.encoder import describe_form, is_same_form
 
 
@@ -26,7 +27,9 @@ class Autoregressive(keras.layers.Layer):
 
     Args:
         num_params: parameters per entry. None: one, without an axis of its own.
-        event_shape: shape of one x. None: its last axis, read from the first input.
+        event_shape: shape of one x. None: its last axis, read from the first input,
+            with a warning when that has more axes than the batch and one. `(28,)`
+            for sequences of rows, each an event, keeps it silent.
         num_masks: number K of structures in the cycle, one per training step.
         encoder: object with `num_features` and `encode(x)` that turns each entry of x
             into features, `(..., *event_shape)` to `(..., *event_shape, num_features)`,
@@ -85,6 +88,7 @@ class Autoregressive(keras.layers.Layer):
         self.event_shape = self._given_event_shape
         self.context_size = 0
         self._all_ranks = None
+        self._is_loading = False
 
     def build(self, x_shape, context_shape=None):
         if self.event_shape is None:
@@ -94,6 +98,10 @@ class Autoregressive(keras.layers.Layer):
                     f"variables. Received: input of shape {tuple(x_shape)}."
                 )
             self.event_shape = (int(x_shape[-1]),)
+            # An event cannot be of unknown length: those are sequences.
+            known = len(x_shape) > 2 and None not in x_shape[1:]
+            if known and not self._is_loading:
+                self._warn_of_axes(tuple(x_shape))
         self._check_event(x_shape)
         if context_shape and context_shape[-1] is None:
             raise ValueError(
@@ -349,6 +357,18 @@ class Autoregressive(keras.layers.Layer):
 
     # Checks ---------------------------------------------------------------------------
 
+    def _warn_of_axes(self, shape):
+        width, whole = shape[-1], shape[1:]
+        warn(
+            f"{type(self).__name__} models only the last axis, events of shape "
+            f"({width},): what lies along the others is independent. Received: input "
+            f"of shape {shape}. If an event is the whole {whole}, put a "
+            "`keras.layers.Flatten()` before it, pass "
+            f"`event_shape={whole}` to generate it entry by entry, or use "
+            "`PixelCNN` for images. If not, pass "
+            f"`event_shape=({width},)`."
+        )
+
     def _require_event_shape(self):
         if self.event_shape is None:
             raise ValueError(
@@ -408,24 +428,13 @@ class Autoregressive(keras.layers.Layer):
         self.position.assign(ops.mod(structure + 1, self.num_masks))
         return structure
 
-    # Keras quantizes layers inside the network, which its constructor does not know of.
-
     def get_build_config(self):
-        config, quantized = super().get_build_config(), {}
-        for index, layer in enumerate(self._flatten_layers(include_self=False)):
-            if layer.quantization_mode is not None:
-                own = keras.saving.serialize_keras_object(layer.quantization_config)
-                quantized[str(index)] = [layer.quantization_mode, own]
-        return {**config, "quantized": quantized} if config and quantized else config
+        return quantized.add_layers(self, super().get_build_config())
 
     def build_from_config(self, config):
-        config = dict(config)
-        quantized = config.pop("quantized", {})
+        config, layers = quantized.split_layers(config)
         super().build_from_config(config)
-        layers = list(self._flatten_layers(include_self=False))
-        for index, (mode, own) in quantized.items():
-            own = keras.saving.deserialize_keras_object(own)
-            layers[int(index)].quantize(mode, config=own)
+        quantized.quantize_layers(self, layers)
 
     def get_config(self):
         config = {

@@ -2,6 +2,8 @@
 
 import importlib
 import numbers
+import sys
+import warnings
 
 import keras
 import numpy as np
@@ -9,6 +11,13 @@ from keras import ops
 
 ROWS_CHECKED_AT_ONCE = 16384
 IN_MEMORY = (list, dict, set, str, bytes, numbers.Number, type(None))
+# Which of the package's extras brings an optional module; see `setup.py`.
+EXTRA_OF = {
+    "ai_edge_litert": "export",
+    "matplotlib": "examples",
+    "onnxruntime": "export",
+    "tf2onnx": "export",
+}
 
 
 # Arguments -----------------------------------------------------------------------
@@ -38,9 +47,30 @@ def require(module: str):
         return importlib.import_module(module)
     except ImportError as error:
         package = module.split(".")[0]
-        raise ImportError(
-            f"This needs {package}, which is not installed: pip install {package}."
-        ) from error
+        if isinstance(error, ModuleNotFoundError) and _is_within(error.name, package):
+            source = package
+            if package in EXTRA_OF:
+                source = f"keras_made[{EXTRA_OF[package]}]"
+            reason = f"is not installed: pip install {source}."
+        else:
+            reason = f"is installed but cannot be imported: {error}"
+        raise ImportError(f"This needs {package}, which {reason}") from error
+
+
+def _is_within(module, package):
+    return module == package or str(module).startswith(package + ".")
+
+
+def warn(message: str) -> None:
+    """Warn at the line outside this package and Keras from which all began."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and _package_of(frame) in ("keras", "keras_made"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _package_of(frame):
+    return frame.f_globals.get("__name__", "").split(".")[0]
 
 
 # What came in ---------------------------------------------------------------------
@@ -181,7 +211,16 @@ def _convert(name, x):
     if hasattr(x, "to_numpy") and hasattr(x, "dtype"):
         return _column(name, x)
     array = np.asarray(x)
-    return _numbers(array) if array.dtype.kind == "O" else array
+    if array.dtype.names:
+        raise ValueError(
+            f"Received: records with the fields {list(array.dtype.names)}. Pass their "
+            "numbers, one column for each variable, such as "
+            "`numpy.lib.recfunctions.structured_to_unstructured` makes."
+        )
+    if array.dtype.kind in "US" and array.dtype != getattr(x, "dtype", None):
+        # NumPy has made text of the numbers beside the text of a nested list.
+        array = np.asarray(x, dtype="O")
+    return _numbers(array) if array.dtype.kind in "OUS" else array
 
 
 def _unmasked(x):
@@ -209,7 +248,7 @@ def _column(name, column):
     else:
         array = column.to_numpy(dtype="float64", na_value=np.nan)
     try:
-        array = _numbers(array) if array.dtype.kind == "O" else array
+        array = _numbers(array) if array.dtype.kind in "OUS" else array
     except ValueError as error:
         raise ValueError(f"In {name}: {error}") from error
     if array.dtype.kind not in "buif":
@@ -219,16 +258,36 @@ def _column(name, column):
 
 def _numbers(objects):
     """Floats from an array of Python objects; None and pandas' NA are missing."""
-    values = [_number(value) for value in objects.ravel()]
-    return np.array(values, "float64").reshape(objects.shape)
+    values = np.empty(objects.size, "float64")
+    for place, value in enumerate(objects.ravel()):
+        values[place] = _number(value, place, objects.shape)
+    return values.reshape(objects.shape)
 
 
-def _number(value):
+def _number(value, place, shape):
     if value is None or type(value).__name__ == "NAType":
         return np.nan
     if isinstance(value, numbers.Real | np.bool_):
         return float(value)
-    raise ValueError(f"Received: {value!r}, a {type(value).__name__}.")
+    remedy = "Give every value as a number"
+    if isinstance(value, str | bytes):
+        value = value.item() if isinstance(value, np.generic) else value
+        remedy = (
+            "Give classes as numbers from 0 on, `np.unique(column, return_inverse="
+            "True)[1]`, and numbers that are written as text with `astype(float)`"
+        )
+    raise ValueError(
+        f"Received: {value!r}, a {type(value).__name__}, in {_where(place, shape)}. "
+        f"{remedy}."
+    )
+
+
+def _where(place, shape):
+    """Where in a table, or in a larger array, a value stands."""
+    index = tuple(int(i) for i in np.unravel_index(place, shape))
+    if len(index) == 2:
+        return f"row {index[0]}, column {index[1]}"
+    return f"row {index[0]}" if len(index) == 1 else f"index {index}"
 
 
 def _plain(array):

@@ -13,7 +13,15 @@ import keras_made
 PACKAGE = Path(keras_made.__file__).parent
 # From the ground up: a file imports from its own room, and from those before it.
 FLOORS = [
-    ("checks", "files", "precision", "masks", "generation", "broadcasting"),
+    (
+        "checks",
+        "files",
+        "precision",
+        "masks",
+        "generation",
+        "broadcasting",
+        "quantized",
+    ),
     ("compiling", "image_masks"),
     ("entries",),
     ("autoregressive",),

@@ -10,7 +10,11 @@ from keras_made.checks import check_positive
 from keras_made.compiling import is_traced
 from keras_made.densities import drawing, graphs, imputation, inputs
 from keras_made.densities.likelihood import LikelihoodModel, seed_generator
-from keras_made.densities.support import loc_and_scale
+from keras_made.densities.support import (
+    check_adapted,
+    check_normalization,
+    loc_and_scale,
+)
 from keras_made.entries.arithmetic import log_mean_exp
 
 
@@ -41,7 +45,9 @@ class AutoregressiveDensity(LikelihoodModel):
         `(n,)`: log p of each row in nats.
 
     Raises:
-        ValueError: if the network's `num_params` are not those of the conditional.
+        ValueError: if the network's `num_params` are not those of the conditional, or
+            `normalization` is none that standardises; at the first use, if it was not
+            adapted.
 
     Example:
         >>> import numpy as np
@@ -95,14 +101,9 @@ class AutoregressiveDensity(LikelihoodModel):
         network.hear_through(self.conditional.encoder)
 
     def _check_normalization(self):
-        layer = self.normalization
-        if layer is None:
+        check_normalization(self.normalization)
+        if self.normalization is None:
             return
-        if not isinstance(layer, keras.layers.Normalization) or layer.invert:
-            raise ValueError(
-                "`normalization` must be a `keras.layers.Normalization`, adapted to "
-                f"the data and not inverted. Received: {layer!r}."
-            )
         if not np.any(self.conditional.continuous):
             raise ValueError(
                 "`normalization` is for real variables. Received: conditional="
@@ -127,6 +128,8 @@ class AutoregressiveDensity(LikelihoodModel):
 
     def build(self, input_shape):
         x_shape, context_shape = inputs.split_shapes(input_shape)
+        x_shape = inputs.any_batch(x_shape, self.event_shape)
+        context_shape = context_shape and (None, *context_shape[-1:])
         if not self.network.built:
             self.network.build(x_shape, context_shape)
         if self.normalization is not None and not self.normalization.built:
@@ -135,6 +138,9 @@ class AutoregressiveDensity(LikelihoodModel):
 
     def check_support(self, x):
         self.conditional.check(x)
+
+    def entries_in_own_units(self):
+        return self.conditional.continuous if self.normalization is None else False
 
     def typical_event(self):
         # In half precision, which `floatx` may be, levels above 2048 are not exact.
@@ -202,6 +208,7 @@ class AutoregressiveDensity(LikelihoodModel):
         check_positive("num_samples", num_samples)
         self._require_values("sample")
         self.require_built()
+        check_adapted(self.normalization)
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
         elif self.context_size:
@@ -241,8 +248,9 @@ class AutoregressiveDensity(LikelihoodModel):
         `num_particles` times in its own ordering, each missing entry given the entries
         before it, and keeps one with probability proportional to the likelihood of the
         observed entries: an approximation that becomes exact as the particles grow,
-        and with one particle ignores observed entries that come later. Particles are
-        rounded up to a multiple of the structures, so that each has as many.
+        and with one particle ignores observed entries that come later, of which it
+        warns. Particles are rounded up to a multiple of the structures, so that each
+        has as many.
 
         Args:
             x: `(n, *event_shape)`.

@@ -5,6 +5,7 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_made.checks import is_tensor
 from keras_made.compiling import run_in_chunks
 from keras_made.generation import draw_uniforms, generate
 
@@ -97,6 +98,26 @@ def _draw_member(model, member, arrays, shared_order, seeds, verbose):
     if arrays[2] is not None:
         floats += model.network.floats_per_order
     return run_in_chunks(run, arrays, floats, verbose)
+
+
+def observed_first(model, observed):
+    """The ordering in which each row is completed: observed entries first.
+
+    Args:
+        model: an `AutoregressiveDensity`, built.
+        observed: bools `(n, *event_shape)`, an array or a tensor.
+
+    Returns:
+        Entries in order of generation, ints `(n, event_size)`; an array of an array,
+        a tensor of a tensor.
+    """
+    # NumPy sorts the rows of a large table several times faster than a back end does.
+    arrays = ops if is_tensor(observed) else np
+    order = model.network.orders()[model.members[0]]
+    size, places = len(order), np.argsort(order).astype("int32")
+    late = arrays.where(arrays.reshape(observed, (-1, size)), 0, size)
+    # No two of these are equal, and so any sort gives the one order.
+    return arrays.argsort(arrays.add(places[None], late), axis=1)
 
 
 def noise_shape(model):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keras_made.densities.drawing import generate_rows, noise_shape
+from keras_made.densities.drawing import generate_rows, noise_shape, observed_first
 from keras_made.generation import uniform_margin
 
 
@@ -39,13 +39,11 @@ def impute_exactly_endpoint(model):
     import tensorflow as tf
 
     structure, typical = model.members[0], _flat(model, _typical(model))
-    natural = model.network.orders()[structure]
     generate = model.compiled_function("generate", generate_rows)
 
     def impute(x, observed, seed, context=None):
         known, seen = _flat(model, x), _flat(model, observed)
-        missing = tf.cast(~tf.gather(seen, natural, axis=1), tf.int32)
-        order = tf.gather(natural, tf.argsort(missing, axis=1, stable=True))
+        order = tf.cast(observed_first(model, seen), tf.int32)
         noise = draw_noise(model, tf.shape(x)[0], _pair(seed))
         known = tf.where(seen, known, typical)
         draws = generate(tf.constant(structure), noise, context, order, known, seen)

@@ -6,9 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.checks import to_array
+from keras_made.checks import to_array, warn
 from keras_made.compiling import most_at_once, run_in_chunks
-from keras_made.densities.drawing import choose_members, draw_members, noise_shape
+from keras_made.densities.drawing import (
+    choose_members,
+    draw_members,
+    noise_shape,
+    observed_first,
+)
 from keras_made.densities.inputs import check_inputs
 from keras_made.entries.arithmetic import log_mean_exp
 from keras_made.generation import draw_uniforms
@@ -20,11 +25,32 @@ def impute(model, x, observed, context, particles, copies, seeds, verbose):
     """As `AutoregressiveDensity.impute`, copies `(copies, n, *event_shape)`."""
     x, observed, context = check_missing(model, x, observed, context)
     job = [_repeat_rows(a, copies) for a in (x, observed, context)]
+    if particles == 1 and not model.network.order_agnostic:
+        _warn_of_late_entries(model, observed)
     if model.network.order_agnostic and particles == 1:
         result = impute_exactly(model, *job, seeds, verbose)
     else:
         result = impute_by_particles(model, *job, particles, seeds, verbose)
     return ops.reshape(result, (copies, len(x), *model.event_shape))
+
+
+def _warn_of_late_entries(model, observed):
+    """One completion hears nothing of what is observed after it: say so."""
+    seen = observed.reshape(len(observed), -1)
+    for member in model.members:
+        ranks = model.network.ranks(member).ravel()
+        last = np.max(np.where(seen, ranks, -1), axis=1)
+        first = np.min(np.where(seen, len(ranks), ranks), axis=1)
+        late = np.flatnonzero(last > first)
+        if len(late):
+            warn(
+                f"In {len(late)} of {len(seen)} rows, first in row {late[0]}, observed "
+                "entries come after missing ones in the order of the network, and one "
+                "particle ignores them: such a completion can be worse than the mean. "
+                "Pass num_particles=100, or train a network with ordering='random' and "
+                "num_masks > 1, which completes rows exactly."
+            )
+            return
 
 
 def impute_exactly(model, x, observed, context, seeds, verbose):
@@ -41,7 +67,7 @@ def impute_exactly(model, x, observed, context, seeds, verbose):
             np.full(len(known), model.members[0], "int32"),
             None if context is None else context[block],
             seeds,
-            observed_first(model, seen),
+            observed_first(model, seen).astype("int32"),
             known,
             seen,
             verbose=0 if bar else verbose,
@@ -139,7 +165,7 @@ def conditional_log_prob(model, x, observed, context, particles, seeds, verbose)
             np.full(len(x), model.members[0], "int32"),
             context,
             seeds,
-            observed_first(model, observed),
+            observed_first(model, observed).astype("int32"),
             x,
             np.ones_like(observed),
             counted=~observed,
@@ -172,21 +198,6 @@ def log_scales(model, entries):
     _, scale = model.loc_and_scale()
     logs = ops.where(entries, ops.log(scale), 0.0)
     return ops.sum(ops.reshape(logs, (len(entries), -1)), axis=1)
-
-
-def observed_first(model, observed: np.ndarray) -> np.ndarray:
-    """The ordering in which each row is completed: observed entries first.
-
-    Args:
-        model: an `AutoregressiveDensity`, built.
-        observed: bools `(n, *event_shape)`.
-
-    Returns:
-        Entries in order of generation, ints `(n, event_size)`.
-    """
-    order = model.network.orders()[model.members[0]]
-    missing = ~observed.reshape(len(observed), -1)[:, order]
-    return order[np.argsort(missing, axis=1, kind="stable")].astype("int32")
 
 
 def check_missing(model, x, observed, context):

@@ -12,6 +12,7 @@ from keras_made.checks import (
     refuse_target,
     to_array,
 )
+from keras_made.densities.support import check_adapted
 
 
 def check_data(model, x, y=None, sample_weight=None):
@@ -22,7 +23,10 @@ def check_data(model, x, y=None, sample_weight=None):
             "one tuple, (x, context); a `tf.data` dataset yields ((x, context),)."
         )
     if is_stream(x):
-        return _look_at(model, x), y, sample_weight
+        stream = _look_at(model, x)
+        if model.built:
+            check_adapted(getattr(model, "normalization", None))
+        return stream, y, sample_weight
     x, context = split_inputs(x)
     if context is not None:
         context = _per_row(to_array("context", context))
@@ -91,6 +95,7 @@ def check_inputs(model, x, context=None, missing=False):
             f"The model has a context of size {model.context_size}. Pass it: "
             "fit((x, context)), log_prob(x, context)."
         )
+    check_adapted(getattr(model, "normalization", None))
     if missing:
         x = np.where(np.isnan(x), model.typical_event(), x)
     check_pieces(model.check_support, x)
@@ -105,13 +110,23 @@ def _check_shape(model, x):
         expected = "D," if event_shape is None else str(event_shape)[1:-1]
         raise ValueError(
             f"`x` must have shape (n, {expected.rstrip(',')}), with n at least 1. "
-            f"Received: shape {x.shape}."
+            f"Received: shape {x.shape}.{_several_axes(event_shape, x)}"
         )
     if x.shape[1:] != tuple(event_shape):
         raise ValueError(
             f"`x` must hold events of shape {tuple(event_shape)}, as the model was "
             f"made for. Received: shape {x.shape}."
         )
+
+
+def _several_axes(event_shape, x):
+    if event_shape is not None or x.ndim < 3:
+        return ""
+    whole = x.shape[1:]
+    return (
+        f" Make the network with event_shape={whole}, take `PixelCNN({whole}, ...)` "
+        "for images, or pass `x.reshape(len(x), -1)`."
+    )
 
 
 def check_context(model, context, num_rows):
@@ -167,15 +182,10 @@ def split_shapes(input_shape):
     return tuple(input_shape), None
 
 
-def _one_batch(x):
-    """The rows themselves, and no stream of them."""
-    if not is_stream(x):
-        return x
-    raise ValueError(
-        "Rows must be an array, a table or a tensor here. Received: "
-        f"{type(x).__name__}. Streams of batches are for `fit`, `evaluate` and "
-        "`predict`."
-    )
+def any_batch(shape, event_shape):
+    """A shape of rows, whatever their number; that of the first says nothing."""
+    leading = max(0, len(shape) - len(event_shape)) if event_shape else 1
+    return (*[None] * leading, *shape[leading:])
 
 
 def _per_row(context):

@@ -19,6 +19,8 @@ from keras_made.checks import (
 from keras_made.compiling import compiled, gains_by_xla, run_in_chunks
 from keras_made.densities import graphs, inputs
 from keras_made.densities.saving import SavedModel
+from keras_made.densities.support import check_adapted
+from keras_made.densities.training import warn_of_units, with_cause
 from keras_made.precision import full_precision
 
 
@@ -90,6 +92,13 @@ class LikelihoodModel(SavedModel):
 
     def check_support(self, x: np.ndarray) -> None:
         """Raise a ValueError when a row cannot come from this density."""
+
+    def entries_in_own_units(self):
+        """Which entries are real and reach a network as they come: bools, an event's.
+
+        `fit` warns of those that are far from unit scale.
+        """
+        return False
 
     def typical_event(self) -> np.ndarray:
         """An event of the support, `event_shape`, to stand where values are missing."""
@@ -185,6 +194,10 @@ class LikelihoodModel(SavedModel):
         self,
         x=None,
         y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
         *args,
         sample_weight=None,
         validation_data=None,
@@ -192,7 +205,8 @@ class LikelihoodModel(SavedModel):
     ):
         """Maximise the likelihood; arguments as in `keras.Model.fit`.
 
-        Arrays, tensors and tables are looked at first; a stream is taken at its word,
+        Arrays, tensors and tables are looked at first, with a warning of real columns
+        that are far from unit scale and not normalized; a stream is taken at its word,
         but for a target. What a stream yields is
 
         | batch | meaning |
@@ -216,6 +230,10 @@ class LikelihoodModel(SavedModel):
                 `tf.data.Dataset`, `PyDataset`, `DataLoader`, generator. A model that
                 does not know its sizes learns them here.
             y: not used. A density has no target.
+            batch_size: as in Keras.
+            epochs: as in Keras.
+            verbose: as in Keras.
+            callbacks: as in Keras.
             *args: as in Keras.
             sample_weight: `(n,)`; a row of weight 2 counts as two rows. Not with a
                 stream, which brings its own.
@@ -226,7 +244,8 @@ class LikelihoodModel(SavedModel):
             A `History` with `loss` (with penalties), `nll` in nats, `bits_per_dim`.
 
         Raises:
-            ValueError: for data that the density cannot have given, by row and index.
+            ValueError: for data that the density cannot have given, by row and index;
+                for a loss that is no longer finite, with the likely causes.
         """
         if kwargs.get("class_weight") is not None:
             raise ValueError(
@@ -243,12 +262,19 @@ class LikelihoodModel(SavedModel):
                 "A generator does not tell how long a validation is. Pass "
                 "`validation_steps`, or the batches as a `keras.utils.PyDataset`."
             )
+        labels = getattr(inputs.split_inputs(x)[0], "columns", None)
         x, y, sample_weight = inputs.check_data(self, x, y, sample_weight)
+        if not is_stream(x):
+            warn_of_units(self, inputs.split_inputs(x)[0], labels)
         if validation_data is not None and not is_stream(validation_data):
             validation_data = inputs.check_validation(self, validation_data)
         return super().fit(
             x,
             y,
+            batch_size,
+            epochs,
+            verbose,
+            with_cause(callbacks),
             *args,
             sample_weight=sample_weight,
             validation_data=validation_data,
@@ -347,6 +373,8 @@ class LikelihoodModel(SavedModel):
         )
 
     def _log_prob_of_tensor(self, x, context):
+        if self.built:
+            check_adapted(getattr(self, "normalization", None))
         if context is None:
             return self(x)
         if not is_tensor(context):

@@ -50,6 +50,7 @@ class SavedModel(keras.Model):
         `input_signature=[keras.InputSpec(shape=(n, *event_shape), dtype="float32")]`.
 
         Raises:
+            ImportError: when a converter or a runtime is not installed.
             RuntimeError: when the converter cannot write the model, or what it wrote
                 cannot be run or gives other numbers. Nothing is written then.
         """

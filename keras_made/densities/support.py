@@ -1,7 +1,10 @@
 """The units of the data: a location and a scale of every entry."""
 
+import keras
+import numpy as np
 from keras import ops
 
+from keras_made.compiling import is_traced
 from keras_made.precision import full_precision
 
 
@@ -28,6 +31,60 @@ def loc_and_scale(layer, event_shape: tuple[int, ...], dtype: str):
     mean = _over_events(mean, layer.axis, event_shape, dtype)
     variance = _over_events(variance, layer.axis, event_shape, dtype)
     return mean, ops.sqrt(ops.where(variance > 0, variance, 1.0))
+
+
+def check_normalization(layer) -> None:
+    """Raise a ValueError for what is no `Normalization` that standardises.
+
+    Args:
+        layer: as it was passed to a constructor; None is no normalization.
+    """
+    if layer is None:
+        return
+    if not isinstance(layer, keras.layers.Normalization) or layer.invert:
+        inverted = " with invert=True" if getattr(layer, "invert", False) else ""
+        raise ValueError(
+            "`normalization` must be a `keras.layers.Normalization`, adapted to "
+            f"the data and not inverted. Received: {layer!r}{inverted}."
+        )
+    if layer.input_mean is not None:
+        _check_numbers(layer.input_mean, layer.input_variance)
+    elif layer.built and not is_traced():
+        _check_numbers(layer.adapt_mean, layer.adapt_variance)
+
+
+def check_adapted(layer) -> None:
+    """Raise a ValueError when a model is used before its normalization was adapted.
+
+    Args:
+        layer: a `keras.layers.Normalization` that is built, or None.
+    """
+    check_normalization(layer)
+    if layer is None or layer.input_mean is not None or is_traced():
+        return
+    mean, variance = layer.adapt_mean, layer.adapt_variance
+    mean, variance = ops.convert_to_numpy(mean), ops.convert_to_numpy(variance)
+    # As Keras initializes them.
+    if np.all(mean == 0) and np.all(variance == 1):
+        raise ValueError(
+            "`normalization` must be adapted to the data. Received: a layer whose mean "
+            "is 0 and whose variance is 1 for every entry, as before `adapt`. Call "
+            "`normalization.adapt(x)` on the rows to be fitted, or leave it out."
+        )
+
+
+def _check_numbers(mean, variance):
+    for name, values in (("mean", mean), ("variance", variance)):
+        values = np.asarray(ops.convert_to_numpy(values)).astype("float64")
+        wrong = np.argwhere(~np.isfinite(values))
+        if not len(wrong):
+            continue
+        index = tuple(int(i) for i in wrong[0])
+        raise ValueError(
+            f"`normalization` must have finite numbers. Received: {name}"
+            f"{list(index) or ''} = {values[index]}, as after `adapt` on rows that are "
+            "not finite. Adapt it to complete rows, `x[np.isfinite(x).all(axis=1)]`."
+        )
 
 
 def _over_events(values, axes, event_shape, dtype):

@@ -18,10 +18,15 @@ def write_and_compare(model, write, path, format):
         path: file to write.
         format: `"onnx"` or `"litert"`.
     """
-    run, name = {
-        "onnx": (_run_onnx, "ONNX Runtime"),
-        "litert": (_run_litert, "LiteRT"),
+    run, name, modules = {
+        "onnx": (_run_onnx, "ONNX Runtime", ["onnxruntime"]),
+        "litert": (_run_litert, "LiteRT", ["ai_edge_litert"]),
     }[format]
+    if format == "onnx" and keras.backend.backend() == "tensorflow":
+        modules = ["tf2onnx", *modules]
+    # Before the work of converting, which would be for nothing.
+    for module in modules:
+        require(module)
     with whole(path) as written:
         try:
             write(written)

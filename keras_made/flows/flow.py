@@ -14,7 +14,11 @@ from keras_made.checks import check_positive
 from keras_made.compiling import run_in_chunks
 from keras_made.densities import inputs
 from keras_made.densities.likelihood import LikelihoodModel, seed_generator
-from keras_made.densities.support import loc_and_scale
+from keras_made.densities.support import (
+    check_adapted,
+    check_normalization,
+    loc_and_scale,
+)
 from keras_made.flows import bases
 from keras_made.flows.steps import FlowStep
 from keras_made.masks import check_seed, make_orderings
@@ -62,8 +66,9 @@ class Flow(LikelihoodModel):
         `(n,)`: log p of each row in nats.
 
     Raises:
-        ValueError: for an argument outside the above; from `fit`, when the loss is no
-            longer finite.
+        ValueError: for an argument outside the above; at the first use, for a
+            normalization that was not adapted; from `fit`, when the loss is no longer
+            finite.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Flow(LikelihoodModel):
         self.permutation = permutation
         self.min_scale = min_scale
         self._base = bases.get(base, event_size)
+        check_normalization(normalization)
         self.normalization = normalization
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
@@ -134,6 +140,9 @@ class Flow(LikelihoodModel):
     @property
     def context_size(self) -> int:
         return self._context_size
+
+    def entries_in_own_units(self):
+        return self.normalization is None
 
     def stream(self, index: int) -> int:
         """Seed of the dropout of step `index`: that of its first hidden layer.
@@ -276,6 +285,7 @@ class Flow(LikelihoodModel):
         """
         check_positive("num_samples", num_samples)
         self.require_built()
+        check_adapted(self.normalization)
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
         self._known_context(context)

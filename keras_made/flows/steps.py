@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
-from keras_made.broadcasting import broadcast_batches
+from keras_made.broadcasting import broadcast_axes, broadcast_batches
 from keras_made.entries.encoder import Bounded
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
@@ -28,7 +28,12 @@ class FlowStep(keras.layers.Layer):
         training: whether to apply dropout.
 
     A call is `to_noise`.
+
+    Output shape:
+        `(..., *event_shape)` and `(...)`: the noise, and the log-determinant.
     """
+
+    event_rank = 1
 
     def __init__(self, **kwargs):
         # Networks cast what they hear; the values keep their precision.
@@ -44,6 +49,13 @@ class FlowStep(keras.layers.Layer):
 
     def call(self, x, context=None, training=False):
         return self.to_noise(x, context, training)
+
+    def compute_output_shape(self, x_shape, context_shape=None):
+        rank = len(x_shape) - self.event_rank
+        batch, event = tuple(x_shape[:rank]), tuple(x_shape[rank:])
+        if context_shape is not None:
+            batch = broadcast_axes(batch, tuple(context_shape[:-1]))
+        return (*batch, *event), batch
 
     def floats_per_event(self) -> int:
         """About how many floats one event takes on its way through."""
@@ -204,6 +216,10 @@ class Inverse(FlowStep):
     @property
     def network(self):
         return self.step.network
+
+    @property
+    def event_rank(self) -> int:
+        return self.step.event_rank
 
     def to_noise(self, x, context=None, training=False):
         return self.step.to_data(x, context, training)

@@ -95,6 +95,7 @@ def test_what_is_compiled_follows_a_normalization(name, tmp_path):
         scores, draws = to_numpy(late.log_prob(x)), to_numpy(late.sample(16, seed=1))
         return fitted, late.evaluate(x, verbose=0), scores, draws
 
+    late.normalization.adapt(normal(64, 2))
     uses(normal(16, 2))
     for change in ("adapt", "load"):
         x, _, expected = early[change == "load"]

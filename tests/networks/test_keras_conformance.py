@@ -150,7 +150,8 @@ LEVELS = {"encoder": MixtureOfLogistics(1, 4), **THREE}
 case("of parameters", MADE, MADE8 | THREE, ROWS, (2, 5, 3), 5, train=True)
 case("of one parameter", MADE, MADE8 | {"num_params": 1}, ROWS, (2, 5, 1), 5)
 case("of one variable", MADE, MADE8, (3, 1), (3, 1), 5)
-case("of batch axes", MADE, MADE8, (2, 3, 5), (2, 3, 5), 5, train=True)
+ONE_AXIS = {"event_shape": (5,)}
+case("of batch axes", MADE, MADE8 | ONE_AXIS, (2, 3, 5), (2, 3, 5), 5, train=True)
 case("of no batch axis", MADE, MADE8, (5,), (5,), 5)
 case("of classes", MADE, MADE8 | ENCODED, ROWS, (2, 5, 3), 5, train=True)
 case("of levels", MADE, MADE8 | LEVELS, ROWS, (2, 5, 3), 5)
@@ -193,7 +194,7 @@ for name, options, expected in [
     case(name, NADE, {"units": 6, **options}, ROWS, ROWS, 4, **expected)
 NADE6 = {"units": 6}
 case("of parameters", NADE, NADE6 | THREE, ROWS, (2, 5, 3), 4)
-case("of batch axes", NADE, NADE6, (2, 3, 5), (2, 3, 5), 4)
+case("of batch axes", NADE, NADE6 | ONE_AXIS, (2, 3, 5), (2, 3, 5), 4)
 case("of two blocks", NADE, NADE6, (2, 20), (2, 20), 4)
 case("of classes", NADE, NADE6 | ENCODED, ROWS, (2, 5, 3), 4, train=True)
 case("with context", NADE, NADE6, CONTEXT, ROWS, 5)
@@ -217,7 +218,8 @@ def average(*networks):
 PAIR = average(MADE([8]), NADE(6))
 case("", NetworkAverage, PAIR, ROWS, ROWS, 9, train=True)
 case("of one", NetworkAverage, average(MADE([8])), ROWS, ROWS, 5)
-case("of batch axes", NetworkAverage, PAIR, (2, 3, 5), (2, 3, 5), 9)
+OF_ROWS = average(MADE([8], event_shape=(5,)), NADE(6))
+case("of batch axes", NetworkAverage, OF_ROWS, (2, 3, 5), (2, 3, 5), 9)
 case("with context", NetworkAverage, PAIR, CONTEXT, ROWS, 10)
 case(
     "of parameters",
