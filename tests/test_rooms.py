@@ -22,7 +22,7 @@ FLOORS = [
         "broadcasting",
         "quantized",
     ),
-    ("compiling", "image_masks"),
+    ("compiling",),
     ("entries",),
     ("autoregressive",),
     ("layers",),
@@ -34,7 +34,7 @@ FLOORS = [
     ("plots",),
     ("callbacks",),
 ]
-LONGEST = 400
+LONGEST = 450
 
 
 def files():
@@ -95,8 +95,8 @@ def test_no_imports_go_in_circles():
 
 @pytest.mark.parametrize("path", files(), ids=module_of)
 def test_no_file_is_long(path):
-    # An idea that does not fit is two ideas; a tenth more is not worth a cut.
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 1.1 * LONGEST
+    # An idea that does not fit is two ideas.
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
 @pytest.mark.slow
