@@ -26,6 +26,7 @@ class Columns(Conditional):
         conditionals: one conditional per variable, in order.
 
     Example:
+        >>> from keras_made import Bernoulli, Categorical, Normal
         >>> table = Columns([Bernoulli(), Categorical(5), Normal()])
         >>> table.num_params
         5

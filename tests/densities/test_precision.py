@@ -68,6 +68,7 @@ TYPES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:In .* rows, first in row:UserWarning")
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("dtype", "policy"), TYPES)
 def test_every_verb_works_under_every_float_type(floatx, dtype, policy, name):
