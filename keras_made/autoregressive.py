@@ -433,7 +433,10 @@ class Autoregressive(keras.layers.Layer):
 
     def build_from_config(self, config):
         config, layers = quantized.split_layers(config)
+        # Who made the network was told.
+        self._is_loading = True
         super().build_from_config(config)
+        self._is_loading = False
         quantized.quantize_layers(self, layers)
 
     def get_config(self):

@@ -266,6 +266,7 @@ np.savez(sys.argv[3], *[w for w in model.get_weights()])
 """
 
 
+@pytest.mark.compiled
 def test_ten_steps_a_new_process_and_ten_more_are_twenty(tmp_path):
     """Bit for bit, with a cycle of 7 structures and Adam."""
     x = binary(100, 12)

@@ -22,7 +22,7 @@ from keras_made import (
 from keras_made.densities import imputation
 from keras_made.densities.drawing import observed_first
 
-pytestmark = pytest.mark.neutral
+pytestmark = [pytest.mark.neutral, pytest.mark.compiled]
 
 
 def real_density(**options):
