@@ -11,7 +11,6 @@ from keras_made.compiling import is_traced
 from keras_made.densities import drawing, graphs, imputation, inputs
 from keras_made.densities.likelihood import LikelihoodModel, seed_generator
 from keras_made.densities.support import (
-    check_adapted,
     check_normalization,
     loc_and_scale,
 )
@@ -208,7 +207,7 @@ class AutoregressiveDensity(LikelihoodModel):
         check_positive("num_samples", num_samples)
         self._require_values("sample")
         self.require_built()
-        check_adapted(self.normalization)
+        check_normalization(self.normalization)
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
         elif self.context_size:

@@ -12,7 +12,7 @@ from keras_made.checks import (
     refuse_target,
     to_array,
 )
-from keras_made.densities.support import check_adapted
+from keras_made.densities.support import check_normalization
 
 
 def check_data(model, x, y=None, sample_weight=None):
@@ -25,7 +25,7 @@ def check_data(model, x, y=None, sample_weight=None):
     if is_stream(x):
         stream = _look_at(model, x)
         if model.built:
-            check_adapted(getattr(model, "normalization", None))
+            check_normalization(getattr(model, "normalization", None))
         return stream, y, sample_weight
     x, context = split_inputs(x)
     if context is not None:
@@ -95,7 +95,7 @@ def check_inputs(model, x, context=None, missing=False):
             f"The model has a context of size {model.context_size}. Pass it: "
             "fit((x, context)), log_prob(x, context)."
         )
-    check_adapted(getattr(model, "normalization", None))
+    check_normalization(getattr(model, "normalization", None))
     if missing:
         x = np.where(np.isnan(x), model.typical_event(), x)
     check_pieces(model.check_support, x)

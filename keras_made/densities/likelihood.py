@@ -19,7 +19,7 @@ from keras_made.checks import (
 from keras_made.compiling import compiled, gains_by_xla, run_in_chunks
 from keras_made.densities import graphs, inputs
 from keras_made.densities.saving import SavedModel
-from keras_made.densities.support import check_adapted
+from keras_made.densities.support import check_normalization
 from keras_made.densities.training import warn_of_units, with_cause
 from keras_made.precision import full_precision
 
@@ -374,7 +374,7 @@ class LikelihoodModel(SavedModel):
 
     def _log_prob_of_tensor(self, x, context):
         if self.built:
-            check_adapted(getattr(self, "normalization", None))
+            check_normalization(getattr(self, "normalization", None))
         if context is None:
             return self(x)
         if not is_tensor(context):

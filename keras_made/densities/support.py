@@ -53,26 +53,6 @@ def check_normalization(layer) -> None:
         _check_numbers(layer.adapt_mean, layer.adapt_variance)
 
 
-def check_adapted(layer) -> None:
-    """Raise a ValueError when a model is used before its normalization was adapted.
-
-    Args:
-        layer: a `keras.layers.Normalization` that is built, or None.
-    """
-    check_normalization(layer)
-    if layer is None or layer.input_mean is not None or is_traced():
-        return
-    mean, variance = layer.adapt_mean, layer.adapt_variance
-    mean, variance = ops.convert_to_numpy(mean), ops.convert_to_numpy(variance)
-    # As Keras initializes them.
-    if np.all(mean == 0) and np.all(variance == 1):
-        raise ValueError(
-            "`normalization` must be adapted to the data. Received: a layer whose mean "
-            "is 0 and whose variance is 1 for every entry, as before `adapt`. Call "
-            "`normalization.adapt(x)` on the rows to be fitted, or leave it out."
-        )
-
-
 def _check_numbers(mean, variance):
     for name, values in (("mean", mean), ("variance", variance)):
         values = np.asarray(ops.convert_to_numpy(values)).astype("float64")

@@ -15,7 +15,6 @@ from keras_made.compiling import run_in_chunks
 from keras_made.densities import inputs
 from keras_made.densities.likelihood import LikelihoodModel, seed_generator
 from keras_made.densities.support import (
-    check_adapted,
     check_normalization,
     loc_and_scale,
 )
@@ -285,7 +284,7 @@ class Flow(LikelihoodModel):
         """
         check_positive("num_samples", num_samples)
         self.require_built()
-        check_adapted(self.normalization)
+        check_normalization(self.normalization)
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
         self._known_context(context)

@@ -134,6 +134,7 @@ def test_a_stream_off_the_support_is_infinitely_improbable():
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:In .* rows, first in row:UserWarning")
 @pytest.mark.usefixtures("eager")
 def test_kinds_that_see_each_others_columns_add_nothing(table):
     """Step by step every kind is computed on every column, and one is chosen."""
@@ -356,6 +357,7 @@ VERBS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has no graphs")
 @pytest.mark.parametrize("verb", VERBS)
 def test_what_needs_values_says_so_in_a_graph(verb):
