@@ -11,6 +11,10 @@ import keras
 from keras import ops
 
 from keras_made.densities.likelihood import LikelihoodModel
+from keras_made.generation import clip
+
+# In scales: log p is about -1e30 there.
+FARTHEST = 1e15
 
 
 class StandardNormal:
@@ -21,7 +25,8 @@ class StandardNormal:
 
     def log_prob(self, u, context=None, training=False):
         """log p of noise `(n, D)`, in nats: `(n,)`."""
-        squares = ops.sum(ops.square(u), axis=-1)
+        # The square of an outlier must be finite, and so must its gradient.
+        squares = ops.sum(ops.square(clip(u, -FARTHEST, FARTHEST)), axis=-1)
         return -0.5 * (squares + self.event_size * math.log(2.0 * math.pi))
 
     def draw(self, num_rows, context, seeds, dtype):

@@ -120,6 +120,8 @@ class AutoregressiveStep(FlowStep):
 
     def to_data(self, u, context=None, training=False):
         u, context = _broadcast(u, context, self.event_rank)
+        if not self.network.built:
+            self._params(u, context)
         x = attach(
             self._substitute(u, context),
             u,

@@ -437,6 +437,7 @@ def test_observed_numbers_are_kept_bit_for_bit():
         assert (completed[~observed] != x[~observed]).all()
 
 
+@pytest.mark.compiled
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="nothing is compiled on torch"
 )
