@@ -39,7 +39,7 @@ setup(
     extras_require={
         "examples": EXAMPLES,
         "export": EXPORT,
-        "test": ["pytest>=8", "pytest-xdist>=3.5", *EXAMPLES, *EXPORT],
+        "test": ["pandas>=2", "pytest>=8", "pytest-xdist>=3.5", *EXAMPLES, *EXPORT],
     },
     classifiers=[
         "Development Status :: 4 - Beta",
