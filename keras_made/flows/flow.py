@@ -106,6 +106,8 @@ class Flow(LikelihoodModel):
         self.permutation = permutation
         self.min_scale = min_scale
         self._base = bases.get(base, event_size)
+        # Keras finds the weights of a density only in an attribute of the flow's own.
+        self._base_model = getattr(self._base, "model", None)
         check_normalization(normalization)
         self.normalization = normalization
         self.activation = keras.activations.get(activation)
