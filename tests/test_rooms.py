@@ -22,7 +22,7 @@ FLOORS = [
         "broadcasting",
         "quantized",
     ),
-    ("compiling",),
+    ("compiling", "image_masks"),
     ("entries",),
     ("autoregressive",),
     ("layers",),
