@@ -86,6 +86,8 @@ class CausalConv1D(keras.layers.Layer):
 
 def delay(x, steps: int):
     """A sequence `(..., length, width)` some steps later, zeros before it."""
-    length = x.shape[-2]
-    pairs = [(0, 0)] * (len(x.shape) - 2) + [(min(steps, length), 0), (0, 0)]
+    length = ops.shape(x)[-2]
+    if x.shape[-2] is not None:
+        steps = min(steps, length)
+    pairs = [(0, 0)] * (len(x.shape) - 2) + [(steps, 0), (0, 0)]
     return ops.pad(x, pairs)[..., :length, :]
