@@ -69,9 +69,13 @@ class Bounds:
             arrays.logical_and(self.has_low, below < 0),
             arrays.logical_and(self.has_high, above < 0),
         )
+        # Keras on torch would round `maximum(tensor, array)` to float32.
+        below, above = (
+            arrays.where(arrays.less(d, nearest), nearest, d) for d in (below, above)
+        )
         # Where a bound is missing, the distance to it is 1, whose logarithm is 0.
-        below = arrays.where(self.has_low, arrays.maximum(below, nearest), 1.0)
-        above = arrays.where(self.has_high, arrays.maximum(above, nearest), 1.0)
+        below = arrays.where(self.has_low, below, 1.0)
+        above = arrays.where(self.has_high, above, 1.0)
         below, above = arrays.log(below), arrays.log(above)
         log_slope = arrays.subtract(log_width, below + above)
         return (
