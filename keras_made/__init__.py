@@ -3,6 +3,7 @@
 from keras_made import flows
 from keras_made.autoregressive import Autoregressive
 from keras_made.densities.density import AutoregressiveDensity
+from keras_made.densities.ensemble import Ensemble
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.entries import (
     Bernoulli,
@@ -31,6 +32,7 @@ __all__ = [
     "Categorical",
     "Columns",
     "Conditional",
+    "Ensemble",
     "LikelihoodModel",
     "MixtureOfLogistics",
     "MixtureOfNormals",

@@ -16,6 +16,7 @@ from keras_made.flows.steps import (
     Elementwise,
     FlowStep,
     Inverse,
+    Linear,
 )
 from keras_made.flows.transforms import Affine, Scale, Shift, Spline, Transform
 
@@ -31,6 +32,7 @@ __all__ = [
     "Flow",
     "FlowStep",
     "Inverse",
+    "Linear",
     "MaskedAutoregressiveFlow",
     "RealNVP",
     "Scale",

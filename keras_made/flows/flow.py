@@ -17,7 +17,7 @@ from keras_made.densities.bounds import config as config_of_bounds
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
 from keras_made.flows import bases
-from keras_made.flows.steps import FlowStep
+from keras_made.flows.steps import FlowStep, Linear
 from keras_made.generation import seed_generator
 from keras_made.masks import check_seed, make_orderings
 
@@ -38,11 +38,13 @@ class Flow(LikelihoodModel):
     Args:
         event_size: number of variables D, from 1.
         num_steps: number of steps of the flow.
-        hidden_units: widths of the hidden layers of each step's network.
+        hidden_units: widths of the hidden layers of each step's network. None: two of
+            eight times the variables and the context, from 64 to 512.
         context_size: width C of the context, 0 for none. Every step hears it, and its
             effect on every variable is non-linear.
         permutation: `"reverse"`: every other step takes the variables in reverse;
-            `"random"`: every step but the first in an order drawn with `seed`.
+            `"random"`: every step but the first in an order drawn with `seed`; `"lu"`:
+            in reverse, and a learned linear mixing between every two steps.
         base: distribution of u. None: standard normal. A density of this package over
             events `(D,)`, trained along with the flow (and given the context, if it was
             built with one). On TensorFlow also a `tfd.Distribution` with constant
@@ -76,7 +78,7 @@ class Flow(LikelihoodModel):
         self,
         event_size: int,
         num_steps: int = 5,
-        hidden_units: Sequence[int] = (512, 512),
+        hidden_units: Sequence[int] | None = None,
         *,
         context_size: int = 0,
         permutation: str = "reverse",
@@ -95,15 +97,17 @@ class Flow(LikelihoodModel):
         check_positive("num_steps", num_steps)
         if context_size:
             check_positive("context_size", context_size)
-        if permutation not in ("reverse", "random"):
+        if permutation not in ("reverse", "random", "lu"):
             raise ValueError(
-                "`permutation` must be 'reverse' or 'random'. Received: "
+                "`permutation` must be 'reverse', 'random' or 'lu'. Received: "
                 f"permutation={permutation!r}."
             )
         if not 0 < min_scale <= 1:
             raise ValueError(f"`min_scale` must be in (0, 1]. Received: {min_scale!r}.")
         self.event_size = event_size
         self.num_steps = num_steps
+        if hidden_units is None:
+            hidden_units = 2 * (min(max(8 * (event_size + context_size), 64), 512),)
         self.hidden_units = tuple(hidden_units)
         self._context_size = context_size
         self.permutation = permutation
@@ -124,7 +128,14 @@ class Flow(LikelihoodModel):
 
     def make_steps(self) -> list[FlowStep]:
         """All steps, from the data to the noise."""
-        return [self.make_step(index) for index in range(self.num_steps)]
+        steps = []
+        for index in range(self.num_steps):
+            if index and self.permutation == "lu":
+                order = np.arange(self.event_size)[::-1]
+                mixing = Linear(order, dtype=self.dtype_policy, name=f"mixing_{index}")
+                steps.append(mixing)
+            steps.append(self.make_step(index))
+        return steps
 
     @property
     def base(self):
@@ -169,9 +180,10 @@ class Flow(LikelihoodModel):
 
     def ordering(self, index: int) -> np.ndarray:
         """Position of each variable in the order of step `index`: ints (D,)."""
-        if self.permutation == "reverse" or index == 0:
-            kind = "reversed" if index % 2 else "natural"
-        else:
+        kind = "natural"
+        if self.permutation == "reverse" and index % 2:
+            kind = "reversed"
+        elif self.permutation == "random" and index:
             kind = "random"
         return make_orderings(kind, self.event_size, 1, self.seed + index)[0]
 

@@ -262,6 +262,62 @@ class Elementwise(FlowStep):
         return x, ops.sum(ops.broadcast_to(log_slope, ops.shape(x)), axis=-1)
 
 
+class Linear(FlowStep):
+    """A learned linear mixing of the entries, as a product of triangles.
+
+        u = L R x[order],   log |det du/dx| = sum(log diag R)
+
+    L has ones on its diagonal, and both are the identity at the start. Scoring is two
+    products, drawing two triangular solutions.
+
+    Args:
+        order: the entries in the order in which they are mixed, ints `(D,)`.
+
+    Reference:
+        Kingma, Dhariwal 2018, "Glow: Generative Flow with Invertible 1x1
+        Convolutions", https://arxiv.org/abs/1807.03039; Durkan et al. 2019
+    """
+
+    def __init__(self, order, **kwargs):
+        super().__init__(**kwargs)
+        self.order = np.asarray(order, "int32")
+
+    def build(self, x_shape, context_shape=None):
+        size = x_shape[-1]
+        # Below the diagonal L, above it R: the two share one matrix.
+        self.kernel = self.add_weight(
+            name="kernel", shape=(size, size), initializer="zeros"
+        )
+        self.log_scale = self.add_weight(
+            name="log_scale", shape=(size,), initializer="zeros"
+        )
+
+    def _triangles(self, x):
+        dtype, size = keras.backend.standardize_dtype(x.dtype), len(self.order)
+        kernel = ops.cast(self.kernel, dtype)
+        below = ops.convert_to_tensor(np.tri(size, k=-1, dtype=dtype))
+        lower = kernel * below + ops.eye(size, dtype=dtype)
+        upper = kernel * ops.transpose(below)
+        log_scale = ops.cast(self.log_scale, dtype)
+        return lower, upper + ops.diag(ops.exp(log_scale)), log_scale
+
+    def to_noise(self, x, context=None, training=False):
+        lower, upper, log_scale = self._triangles(x)
+        x = ops.take(x, self.order, axis=-1)
+        u = ops.matmul(ops.matmul(x, ops.transpose(upper)), ops.transpose(lower))
+        return u, ops.broadcast_to(ops.sum(log_scale), ops.shape(u)[:-1])
+
+    def to_data(self, u, context=None, training=False):
+        lower, upper, log_scale = self._triangles(u)
+        shape = ops.shape(u)
+        columns = ops.transpose(ops.reshape(u, (-1, len(self.order))))
+        columns = ops.solve_triangular(lower, columns, lower=True)
+        columns = ops.solve_triangular(upper, columns)
+        x = ops.reshape(ops.transpose(columns), shape)
+        x = ops.take(x, np.argsort(self.order), axis=-1)
+        return x, ops.broadcast_to(-ops.sum(log_scale), shape[:-1])
+
+
 @keras.saving.register_keras_serializable(package="keras_made")
 class DenseNetwork(keras.layers.Layer):
     """The plain dense network of a coupling step.

@@ -17,6 +17,9 @@ FAMILIES = {
     "realnvp": flows.RealNVP,
     "spline coupling": flows.SplineCoupling,
     "nice": flows.NICE,
+    "maf, lu": lambda *args, **options: flows.MAF(
+        *args, **{**options, "permutation": "lu"}
+    ),
 }
 
 

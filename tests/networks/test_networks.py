@@ -371,6 +371,7 @@ PATTERNS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("name", PATTERNS)
 def test_fit_learns_and_impute_completes(name):
     """Each entry repeats the one before it: log p of the truth is -log 2."""
@@ -381,8 +382,9 @@ def test_fit_learns_and_impute_completes(name):
     x = np.tile(rng.randint(2, size=(256, 1)), (1, 6)).astype("float32")
     x = x.reshape(256, *(network.event_shape or (6,)))
     model = AutoregressiveDensity(network)
-    # An LSTM over rows diverges at the rate that suits the others.
-    slow = name == "pixelrnn"
+    # At the rate that suits the others, an LSTM over rows diverges, and units of a
+    # WaveNet may fall silent for good.
+    slow = name in ("pixelrnn", "wavenet")
     model.compile(keras.optimizers.Adam(0.01 if slow else 0.03))
     model.fit(x, epochs=30 if slow else 20, batch_size=32, verbose=0)
     assert np.log(2) - 0.01 < model.evaluate(x, verbose=0) < np.log(2) + 0.25
