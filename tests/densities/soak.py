@@ -94,6 +94,7 @@ def draw_case(number: int) -> Case:
         conditional,
         normalization=_draw_normalization(choose, conditional, shape, dtype),
         structures=_draw_structures(choose, network),
+        support=_draw_support(choose, conditional, shape),
         dtype=dtype,
     )
     first_call = choose("first", FIRST_CALLS)
@@ -235,6 +236,17 @@ def _draw_structures(choose, network):
     return [network.num_masks - 1, 0][: choose("number", [1, 2])]
 
 
+def _draw_support(choose, conditional, shape):
+    if not np.any(conditional.continuous):
+        return None
+    kind = choose("support", [None, None, (-1.0, 2.0), (0.0, np.inf), (-np.inf, 3.0)])
+    real = np.broadcast_to(conditional.continuous, shape)
+    bounded = real & (choose.rng.rand(*shape) < 0.7)
+    if kind is None:
+        return None
+    return np.where(bounded, kind[0], -np.inf), np.where(bounded, kind[1], np.inf)
+
+
 # What the model is asked --------------------------------------------------------------
 
 
@@ -245,7 +257,13 @@ def check_case(case: Case) -> None:
     context = None
     if case.context_size:
         context = rng.normal(size=(24, case.context_size)).astype("float32")
+    real_units = case.model.units.real.any() and case.model.normalization is None
+    adapts = real_units and rng.rand() < 0.5
+    if adapts and case.number % 2:
+        case.model.adapt(x)
     make_first_call(case, x, context)
+    if adapts:
+        case.model.adapt(x)
     real = any(values is None for values in _supports(case))
     set_random_weights(model.network, seed=case.number, scale=0.4 if real else 0.7)
     one = None if context is None else context[0]
@@ -277,7 +295,7 @@ def _supports(case):
 
 
 def _units(case):
-    """Location and scale of every entry's data."""
+    """Location and scale of every entry's data, on the unbounded scale."""
     size, layer = int(np.prod(_event_shape(case))), case.model.normalization
     if layer is None:
         return np.zeros(size), np.ones(size)
@@ -294,6 +312,8 @@ def _some_rows(case, rng, count):
         for i, values in enumerate(_supports(case))
     ]  # fmt: skip
     x = np.stack(columns, axis=1).reshape(count, *_event_shape(case))
+    if case.model.support is not None:
+        x = to_numpy(case.model.units.bounds.bound(keras.ops.convert_to_tensor(x))[0])
     end = getattr(case.model.network, "end", None)
     if end is not None:
         ended = np.cumsum(x == end, axis=1) > 0
@@ -344,29 +364,39 @@ def _grid(case):
         `(events, log_volumes, cells)`: floats `(n, size)`, `(n,)`, and for each event
         the number of the coarse cell that it lies in.
     """
-    loc, scale = _units(case)
     axes, supports = [], _supports(case)
     points = GRID_POINTS[sum(values is None for values in supports)]
-    for i, values in enumerate(supports):
+    for values in supports:
         if values is None:
             # Even in asinh: fine in the middle, and far out in the tails.
             edges = np.sinh(np.linspace(-6.0, 6.0, points + 1))
             middles = np.sinh(0.5 * (np.arcsinh(edges[1:]) + np.arcsinh(edges[:-1])))
-            volumes = np.diff(edges) * scale[i]
-            axes.append((loc[i] + scale[i] * middles, np.log(volumes)))
+            axes.append((middles, np.log(np.diff(edges))))
         else:
             axes.append((values.astype("float64"), np.zeros(len(values))))
     events = np.array(list(itertools.product(*(a[0] for a in axes))))
     volumes = np.array(list(itertools.product(*(a[1] for a in axes)))).sum(axis=1)
-    return events, volumes, _cells(case, events)
+    events, log_slopes = _with_units(case, case.model.units.restore, events)
+    return events, volumes + log_slopes.sum(axis=1), _cells(case, events)
+
+
+def _with_units(case, convert, events):
+    """Rows `(n, size)` between the data and what networks see, with the log slopes."""
+    shape = (-1, *_event_shape(case))
+    values, slopes = convert(
+        keras.ops.convert_to_tensor(events.reshape(shape), case.model.density_dtype)
+    )
+    return [
+        to_numpy(a).astype("float64").reshape(events.shape) for a in (values, slopes)
+    ]
 
 
 def _cells(case, events):
     """Discrete entries as they are, real ones as their side of the location."""
-    loc, _ = _units(case)
+    z, _ = _with_units(case, case.model.units.standardize, events)
     number = np.zeros(len(events), dtype=int)
     for i, values in enumerate(_supports(case)):
-        digits = events[:, i] > loc[i] if values is None else events[:, i]
+        digits = z[:, i] > 0 if values is None else events[:, i]
         number = number * (2 if values is None else len(values)) + digits.astype(int)
     return number
 
@@ -413,7 +443,7 @@ def _check_total_and_draws(case, context):
 
 def _check_steps(case, x, context):
     network, tolerance = case.model.network, 0.15 if _is_half(case) else 2e-3
-    z = to_numpy(case.model.standardize(keras.ops.convert_to_tensor(x))[0])
+    z = to_numpy(case.model.units.standardize(keras.ops.convert_to_tensor(x))[0])
     for row in range(network.num_masks):
         whole = to_numpy(network(z, context, structure=row)).astype("float64")
         whole = whole.reshape(len(x), network.event_size, -1)
