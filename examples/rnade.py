@@ -38,15 +38,13 @@ def sheared_ring(num_rows, seed):
 
 def fit(x, epochs):
     keras.utils.set_random_seed(0)
-    normalization = keras.layers.Normalization()
-    normalization.adapt(x)
     model = km.AutoregressiveDensity(
         km.MADE([64, 64], num_params=30, activation="gelu"),
         km.MixtureOfNormals(10, min_scale=0.02),
-        normalization=normalization,
     )
     steps = epochs * -(-len(x) // 200)
     rate = keras.optimizers.schedules.CosineDecay(0.01, steps)
+    model.adapt(x)
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0))
     model.fit(x, epochs=epochs, batch_size=200, verbose=0)
     return model

@@ -66,8 +66,6 @@ def plant(x, share, seed):
 def fit(x, valid, epochs):
     keras.utils.set_random_seed(0)
     columns = km.Columns(KINDS)
-    normalization = keras.layers.Normalization()
-    normalization.adapt(x)
     network = km.MADE(
         [128, 128],
         columns.num_params,
@@ -75,7 +73,8 @@ def fit(x, valid, epochs):
         num_masks=16,
         activation="gelu",
     )
-    model = km.AutoregressiveDensity(network, columns, normalization=normalization)
+    model = km.AutoregressiveDensity(network, columns)
+    model.adapt(x)
     steps = epochs * -(-len(x) // 200)
     rate = keras.optimizers.schedules.CosineDecay(4e-3, steps)
     model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0))

@@ -117,6 +117,7 @@ class Bounds:
         """Raise a ValueError for the first value outside, by its index."""
         if not self.exist.any():
             return
+        self.spread(x.shape[1:])
         # As the density sees them: 0.1 of float32 is not above 0.1 of float64.
         low, high = self.low.astype(x.dtype), self.high.astype(x.dtype)
         wrong = np.argwhere((x < low) | (x > high))

@@ -150,6 +150,9 @@ def test_a_row_outside_is_refused_by_index_and_has_no_density(name):
             verb(x)
     scores = to_numpy(model.log_prob(ops.convert_to_tensor(x)))
     assert np.isfinite(scores[0]) and scores[1] == -INF
+    fresh = MODELS[name](support=KINDS["both"])
+    with pytest.raises(ValueError, match=r"3\.5 in row 1, entry 1.*\(-1\.0, 3\.0\)"):
+        fresh.adapt(x)
     # On a bound: the nearest number inside.
     edges = np.array([[-1.0, 3.0, 0.0]], "float32")
     assert np.isfinite(to_numpy(model.log_prob(edges))).all()
