@@ -32,9 +32,9 @@ PUBLISHED = {
 # The recipe, chosen on validation nats of two_moons and gaussian_linear with SplineMAF.
 # Batch, rate and patience are those of NPE as published. A flow soon knows a thousand
 # simulations by heart: dropout, a penalty on kernels that weighs as much as DECAY
-# simulations, and the mean of about the last 1 / (1 - MOMENTUM) weights.
+# simulations, and the mean of about the last sqrt(N) weights.
 BATCH, RATE, PATIENCE, MAX_EPOCHS = 50, 5e-4, 20, 1000
-DROPOUT, DECAY, MOMENTUM = 0.1, 10.0, 0.97
+DROPOUT, DECAY = 0.1, 10.0
 
 
 def parse():
@@ -76,7 +76,7 @@ def train(kind, task, train_rows, valid_rows, seed):
     flow.adapt(train_rows[0])
     num_batches = -(-len(train_rows[0]) // BATCH)
     flow.compile(
-        keras.optimizers.Adam(RATE, use_ema=True, ema_momentum=MOMENTUM),
+        keras.optimizers.Adam(RATE, use_ema=True, ema_momentum=1 - num_rows**-0.5),
         steps_per_execution=min(20, num_batches),
     )
     # The mean of the weights is what is validated, kept, and drawn from.
