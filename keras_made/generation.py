@@ -1,5 +1,7 @@
 """The one loop in which events are generated, rank by rank, and its noise."""
 
+import operator
+
 import keras
 from keras import ops
 
@@ -71,3 +73,16 @@ def clip(x, low, high):
 def uniform_margin(dtype) -> float:
     """How far uniforms of a dtype are kept from 0 and 1: half their grid there."""
     return UNIFORM_MARGIN_FLOAT64 if dtype == "float64" else UNIFORM_MARGIN
+
+
+def seed_generator(seed):
+    """A `SeedGenerator` of `seed`: an integer, None, or a generator itself."""
+    if seed is None or isinstance(seed, keras.random.SeedGenerator):
+        return seed or keras.random.SeedGenerator()
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = None
+    if number is None or isinstance(seed, bool):
+        raise ValueError(f"`seed` must be an int or None. Received: seed={seed!r}.")
+    return keras.random.SeedGenerator(number)

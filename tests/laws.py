@@ -14,14 +14,10 @@ def to_numpy(tensor):
 
 
 def set_random_weights(layer, seed=0, scale=1.0):
-    """Weights that no initializer would give; integers (positions) stay."""
+    """Weights that no initializer would give; positions and units of data stay."""
     rng = np.random.RandomState(seed)
-    layer.set_weights(
-        [
-            w if w.dtype.kind in "iu" else scale * rng.normal(size=w.shape)
-            for w in layer.get_weights()
-        ]
-    )
+    for weight in layer.trainable_weights:
+        weight.assign(scale * rng.normal(size=weight.shape))
 
 
 def dependence(network, context_size=0, structure=0, num_points=48, make_x=None):

@@ -1,7 +1,6 @@
 """Densities from autoregressive networks: log p, samples, imputation."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_made import entries
@@ -9,12 +8,11 @@ from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_positive
 from keras_made.compiling import is_traced
 from keras_made.densities import drawing, graphs, imputation, inputs
-from keras_made.densities.likelihood import LikelihoodModel, seed_generator
-from keras_made.densities.support import (
-    check_normalization,
-    loc_and_scale,
-)
+from keras_made.densities.bounds import config
+from keras_made.densities.likelihood import LikelihoodModel
+from keras_made.densities.support import Units
 from keras_made.entries.arithmetic import log_mean_exp
+from keras_made.generation import seed_generator
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -30,10 +28,14 @@ class AutoregressiveDensity(LikelihoodModel):
         network: an `Autoregressive` layer, such as `MADE`.
         conditional: what one entry is like: `"bernoulli"`, `"normal"`, or an object
             such as `Categorical(10)` with as many `num_params` as the network gives.
-        normalization: a `keras.layers.Normalization` adapted to the data, for real
-            variables: the network sees standardised values, log p stays in the data's
-            own units (its log-determinant is counted), and it is saved with the model.
-            Discrete columns pass it unchanged.
+        support: `(low, high)` of real variables, each a number or one for each entry,
+            infinite where there is no bound: sigmoid, exp or the identity (see
+            `densities.bounds`). The network sees the unbounded scale, log p and draws
+            are those of the data, and draws are always inside.
+        normalization: a `keras.layers.Normalization` of real variables behind the
+            bounds: the network sees standardised values, log p stays in the data's own
+            units, and it is saved with the model. None: `adapt` learns one. Discrete
+            columns pass it unchanged.
         structures: those to score and sample with, a sequence of ints. None: all K.
             The mixture of some is a density too, and costs as many passes.
 
@@ -45,8 +47,7 @@ class AutoregressiveDensity(LikelihoodModel):
 
     Raises:
         ValueError: if the network's `num_params` are not those of the conditional, or
-            `normalization` is none that standardises; at the first use, if it was not
-            adapted.
+            `support` is no support and `normalization` none that standardises.
 
     Example:
         >>> import numpy as np
@@ -69,6 +70,7 @@ class AutoregressiveDensity(LikelihoodModel):
         network: Autoregressive,
         conditional="bernoulli",
         *,
+        support=None,
         normalization=None,
         structures=None,
         **kwargs,
@@ -87,8 +89,9 @@ class AutoregressiveDensity(LikelihoodModel):
                 f"per entry. Received: network with {network.params_per_entry}. Make "
                 f"it with num_params={self.conditional.num_params}."
             )
-        self.normalization = normalization
-        self._check_normalization()
+        self.units = Units(
+            support, normalization, self.conditional.continuous, dtype=self.dtype_policy
+        )
         self.structures = None if structures is None else [int(k) for k in structures]
         if self.structures == []:
             raise ValueError(
@@ -98,16 +101,6 @@ class AutoregressiveDensity(LikelihoodModel):
             network.check_structure(structure)
         # Last: a density that was refused has left the network as it was.
         network.hear_through(self.conditional.encoder)
-
-    def _check_normalization(self):
-        check_normalization(self.normalization)
-        if self.normalization is None:
-            return
-        if not np.any(self.conditional.continuous):
-            raise ValueError(
-                "`normalization` is for real variables. Received: conditional="
-                f"{self.conditional!r}, which is discrete. Leave it out."
-            )
 
     @property
     def event_shape(self):
@@ -131,15 +124,13 @@ class AutoregressiveDensity(LikelihoodModel):
         context_shape = context_shape and (None, *context_shape[-1:])
         if not self.network.built:
             self.network.build(x_shape, context_shape)
-        if self.normalization is not None and not self.normalization.built:
-            self.normalization.build(x_shape)
+        if not self.units.built:
+            self.units.build((None, *self.event_shape))
         self.built = True
 
     def check_support(self, x):
+        self.units.bounds.check(x)
         self.conditional.check(x)
-
-    def entries_in_own_units(self):
-        return self.conditional.continuous if self.normalization is None else False
 
     def typical_event(self):
         # In half precision, which `floatx` may be, levels above 2048 are not exact.
@@ -150,12 +141,14 @@ class AutoregressiveDensity(LikelihoodModel):
         )
         params = ops.zeros((*shape, conditional.num_params), dtype)
         uniforms = ops.full((*shape, conditional.num_uniforms), 0.5, dtype)
-        return ops.convert_to_numpy(conditional.draw(params, uniforms))
+        x, _ = self.units.restore(conditional.draw(params, uniforms)[None])
+        return ops.convert_to_numpy(x)[0]
 
     # log p ----------------------------------------------------------------------------
 
     def compute_log_prob(self, x, context, training):
-        z, log_det = self.standardize(x)
+        z, log_slope = self.units.standardize(x)
+        log_det = self._sum(log_slope)
         if training or len(self.members) == 1:
             structure = None if training else self.members[0]
             return self._member_log_prob(z, context, structure, training) + log_det
@@ -169,23 +162,11 @@ class AutoregressiveDensity(LikelihoodModel):
         network = self.network
         params = network(z, context, structure=structure, training=training)
         params = ops.cast(network.with_params_axis(params), self.density_dtype)
-        log_probs = self.conditional.log_prob(params, z)
-        axes = tuple(range(len(z.shape) - len(self.event_shape), len(z.shape)))
-        return ops.sum(log_probs, axis=axes)
+        return self._sum(self.conditional.log_prob(params, z))
 
-    def standardize(self, x):
-        """Standardised entries and the log-determinant of the map."""
-        if self.normalization is None:
-            return x, 0.0
-        loc, scale = self.loc_and_scale()
-        return (x - loc) / scale, -ops.sum(ops.log(scale))
-
-    def loc_and_scale(self):
-        """Of every entry; discrete columns stay as they are."""
-        shape, dtype = self.event_shape, self.density_dtype
-        loc, scale = loc_and_scale(self.normalization, shape, dtype)
-        real = np.broadcast_to(self.conditional.continuous, shape)
-        return ops.where(real, loc, 0.0), ops.where(real, scale, 1.0)
+    def _sum(self, values):
+        """The sum over the entries of each row."""
+        return ops.sum(values, axis=tuple(range(-len(self.event_shape), 0)))
 
     # Generation -----------------------------------------------------------------------
 
@@ -207,7 +188,7 @@ class AutoregressiveDensity(LikelihoodModel):
         check_positive("num_samples", num_samples)
         self._require_values("sample")
         self.require_built()
-        check_normalization(self.normalization)
+        self.units.check()
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
         elif self.context_size:
@@ -334,6 +315,7 @@ class AutoregressiveDensity(LikelihoodModel):
             **keras.Model.get_config(self),
             "network": keras.saving.serialize_keras_object(self.network),
             "conditional": keras.saving.serialize_keras_object(self.conditional),
+            "support": config(self.support),
             "normalization": keras.saving.serialize_keras_object(self.normalization),
             "structures": self.structures,
         }

@@ -161,7 +161,7 @@ def generate_rows(
         orders = ops.take(network.orders(), structure, axis=0)[None]
     if known is not None:
         raw = ops.cast(known, dtype)
-        known, _ = model.standardize(ops.reshape(raw, (-1, *model.event_shape)))
+        known, _ = model.units.standardize(ops.reshape(raw, (-1, *model.event_shape)))
         known = ops.reshape(known, (-1, network.event_size))
     if context is not None:
         context = ops.cast(context, dtype)
@@ -183,9 +183,8 @@ def generate_rows(
     values, total = generate(network, draw, batch, context, structure, order, dtype)
     values = ops.reshape(ops.transpose(values, (1, 0, 2)), (batch, -1))
     x = _pick(values, ops.argsort(orders, axis=-1))
-    if model.normalization is not None:
-        loc, scale = model.loc_and_scale()
-        x = x * ops.reshape(scale, (1, -1)) + ops.reshape(loc, (1, -1))
+    x, _ = model.units.restore(ops.reshape(x, (-1, *model.event_shape)))
+    x = ops.reshape(x, (batch, -1))
     if known is not None:
         x = ops.where(observed, raw, x)
     return ops.concatenate([x, total[:, None]], axis=-1)

@@ -171,7 +171,7 @@ def conditional_log_prob(model, x, observed, context, particles, seeds, verbose)
             counted=~observed,
             verbose=verbose,
         )
-        return total - log_scales(model, ~observed)
+        return total + log_slopes(model, x, ~observed)
     whole = model.log_prob(x, context, verbose)
     return whole - log_prob_observed(
         model, x, observed, context, particles, seeds, verbose
@@ -188,16 +188,14 @@ def log_prob_observed(model, x, observed, context, particles, seeds, verbose):
 
     job = [x, observed, context]
     result = run_particles(model, estimate, job, particles, seeds, verbose)
-    return result - log_scales(model, observed)
+    return result + log_slopes(model, x, observed)
 
 
-def log_scales(model, entries):
-    """Sum of the log scales of the standardisation over some entries."""
-    if model.normalization is None:
-        return 0.0
-    _, scale = model.loc_and_scale()
-    logs = ops.where(entries, ops.log(scale), 0.0)
-    return ops.sum(ops.reshape(logs, (len(entries), -1)), axis=1)
+def log_slopes(model, x, entries):
+    """What the data's units add to the log-probability of some entries."""
+    _, slopes = model.units.standardize(ops.convert_to_tensor(x, model.density_dtype))
+    slopes = ops.where(entries, slopes, 0.0)
+    return ops.sum(ops.reshape(slopes, (len(entries), -1)), axis=1)
 
 
 def check_missing(model, x, observed, context):

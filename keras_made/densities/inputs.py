@@ -12,7 +12,9 @@ from keras_made.checks import (
     refuse_target,
     to_array,
 )
-from keras_made.densities.support import check_normalization
+
+# Of which float64 copies are made at a time.
+ROWS_AT_ONCE = 65536
 
 
 def check_data(model, x, y=None, sample_weight=None):
@@ -25,7 +27,7 @@ def check_data(model, x, y=None, sample_weight=None):
     if is_stream(x):
         stream = _look_at(model, x)
         if model.built:
-            check_normalization(getattr(model, "normalization", None))
+            model.units.check()
         return stream, y, sample_weight
     x, context = split_inputs(x)
     if context is not None:
@@ -95,11 +97,32 @@ def check_inputs(model, x, context=None, missing=False):
             f"The model has a context of size {model.context_size}. Pass it: "
             "fit((x, context)), log_prob(x, context)."
         )
-    check_normalization(getattr(model, "normalization", None))
+    model.units.check()
     if missing:
         x = np.where(np.isnan(x), model.typical_event(), x)
     check_pieces(model.check_support, x)
     return x, context
+
+
+def rows_of(model, x):
+    """The rows of data, or of a stream to its end, checked, as arrays.
+
+    Yields batches `(n, *event_shape)`. A context is let go by, and nothing is built.
+    """
+    if not is_stream(x):
+        x, _ = split_inputs(x)
+        x = to_array("x", x)
+        _check_shape(model, x)
+        check_finite("x", x, False)
+        check_pieces(model.check_support, x)
+        for start in range(0, len(x), ROWS_AT_ONCE):
+            yield x[start : start + ROWS_AT_ONCE]
+        return
+    indexed = isinstance(x, keras.utils.PyDataset)
+    for batch in (x[i] for i in range(len(x))) if indexed else x:
+        refuse_target(batch)
+        rows, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        yield from rows_of(model, tuple(rows) if isinstance(rows, list) else rows)
 
 
 def _check_shape(model, x):

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import operator
 import types
 
 import keras
@@ -19,7 +18,6 @@ from keras_made.checks import (
 from keras_made.compiling import compiled, gains_by_xla, run_in_chunks
 from keras_made.densities import graphs, inputs
 from keras_made.densities.saving import SavedModel
-from keras_made.densities.support import check_normalization
 from keras_made.densities.training import warn_of_units, with_cause
 from keras_made.precision import full_precision
 
@@ -93,12 +91,17 @@ class LikelihoodModel(SavedModel):
     def check_support(self, x: np.ndarray) -> None:
         """Raise a ValueError when a row cannot come from this density."""
 
-    def entries_in_own_units(self):
-        """Which entries are real and reach a network as they come: bools, an event's.
+    @property
+    def support(self):
+        return self.units.support
 
-        `fit` warns of those that are far from unit scale.
-        """
-        return False
+    @property
+    def normalization(self):
+        return self.units.normalization
+
+    def causes_of_no_density(self) -> list[str]:
+        """What about this model may give rows no density, in words."""
+        return []
 
     def typical_event(self) -> np.ndarray:
         """An event of the support, `event_shape`, to stand where values are missing."""
@@ -189,6 +192,29 @@ class LikelihoodModel(SavedModel):
     def predict_step(self, *args):
         refuse_target(args[-1])
         return super().predict_step(*args)
+
+    def adapt(self, x) -> None:
+        """Learn location and scale of the data, before `fit`.
+
+        The network then sees values of about unit scale, those of bounded entries on
+        the unbounded scale of `support`; log p stays in the data's own units. What is
+        learned is saved with the model. Discrete entries are left as they are.
+
+        Args:
+            x: rows `(n, *event_shape)`, a table, or a tuple `(x, context)`, of which
+                the context is left as it is; or a stream of batches, read to its end.
+
+        Raises:
+            ValueError: for rows that are not finite or outside the support; when the
+                model was made with a `normalization`, or has no real entry.
+        """
+        if self.units.normalization is not None or not self.units.real.any():
+            raise ValueError(
+                "`adapt` learns location and scale of real variables. Received: a "
+                "model with a `normalization` of its own, or without real variables. "
+                "Adapt that layer itself, or leave it out."
+            )
+        self.units.adapt(inputs.rows_of(self, x))
 
     def fit(
         self,
@@ -374,7 +400,7 @@ class LikelihoodModel(SavedModel):
 
     def _log_prob_of_tensor(self, x, context):
         if self.built:
-            check_normalization(getattr(self, "normalization", None))
+            self.units.check()
         if context is None:
             return self(x)
         if not is_tensor(context):
@@ -422,16 +448,3 @@ class LikelihoodModel(SavedModel):
             )
         if not self.built:
             self.build((None, *self.event_shape))
-
-
-def seed_generator(seed):
-    """A `SeedGenerator` of `seed`: an integer, None, or a generator itself."""
-    if seed is None or isinstance(seed, keras.random.SeedGenerator):
-        return seed or keras.random.SeedGenerator()
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = None
-    if number is None or isinstance(seed, bool):
-        raise ValueError(f"`seed` must be an int or None. Received: seed={seed!r}.")
-    return keras.random.SeedGenerator(number)

@@ -1,28 +1,157 @@
-"""The units of the data: a location and a scale of every entry."""
+"""The units of the data: where each entry may lie, its location and its scale.
+
+Networks see z, which is unbounded and of about unit scale; users see x, and log p of x.
+
+    z = (g(x) - loc) / scale,   g of `bounds`
+"""
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_made.compiling import is_traced
+from keras_made.densities.bounds import Bounds, index
 from keras_made.precision import full_precision
 
 
-def loc_and_scale(layer, event_shape: tuple[int, ...], dtype: str):
+class Units(keras.layers.Layer):
+    """The map from data x to what networks see, and back.
+
+    Args:
+        support: `(low, high)`, see `Bounds`.
+        normalization: a `keras.layers.Normalization` that gives location and scale,
+            behind the bounds. None: they are weights, which `adapt` learns.
+        real: bools of an event, or one for all: which entries have units. The others
+            pass unchanged.
+
+    Raises:
+        ValueError: for bounds or a normalization that are none, or stand where no entry
+            is real; from `build`, for bounds that do not fit the event or are on an
+            entry that is not real.
+    """
+
+    def __init__(self, support=None, normalization=None, real=True, **kwargs):
+        super().__init__(autocast=False, name="units", **kwargs)
+        self.bounds = Bounds(support)
+        self.support = support
+        check_normalization(normalization)
+        self.normalization = normalization
+        self.real = np.asarray(real)
+        for name, value in (("support", support), ("normalization", normalization)):
+            if value is not None and not self.real.any():
+                raise ValueError(
+                    f"`{name}` is for real variables. Received: a density whose "
+                    "variables are all discrete. Leave it out."
+                )
+
+    def build(self, x_shape):
+        self.event_shape = tuple(x_shape[1:])
+        self.bounds.spread(self.event_shape)
+        self.real = np.broadcast_to(self.real, self.event_shape)
+        wrong = np.argwhere(self.bounds.exist & ~self.real)
+        if len(wrong):
+            raise ValueError(
+                "`support` is for real entries. Received: a bound for entry "
+                f"{index(tuple(wrong[0].tolist()))}, which is discrete. Pass one for "
+                "each entry, infinite for those without."
+            )
+        if self.normalization is not None:
+            if not self.normalization.built:
+                self.normalization.build((None, *self.event_shape))
+        elif self.real.any():
+            self.loc = self._add("loc", "zeros")
+            self.scale = self._add("scale", "ones")
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+    def _add(self, name, start):
+        return self.add_weight(
+            name=name, shape=self.event_shape, initializer=start, trainable=False
+        )
+
+    def in_own_units(self):
+        """Which entries reach a network as they come: bools, an event's or one."""
+        if self.normalization is not None or not self.real.any():
+            return np.zeros_like(self.real)
+        if not self.built:
+            return self.real
+        loc, scale = (ops.convert_to_numpy(w) for w in (self.loc, self.scale))
+        return self.real & (loc == 0) & (scale == 1)
+
+    def standardize(self, x):
+        """z and log dz/dx of every entry, each of the shape of x `(n, *event_shape)`.
+
+        The log slope is minus infinity outside the support.
+        """
+        if not self.real.any():
+            return x, ops.zeros_like(x)
+        log_slope = 0.0
+        if self.bounds.exist.any():
+            x, log_slope = self.bounds.unbound(x)
+        loc, scale = self._loc_and_scale(x)
+        log_slope = ops.broadcast_to(log_slope - ops.log(scale), ops.shape(x))
+        return (x - loc) / scale, log_slope
+
+    def restore(self, z):
+        """x and log dx/dz of every entry: the reverse of `standardize`."""
+        if not self.real.any():
+            return z, ops.zeros_like(z)
+        loc, scale = self._loc_and_scale(z)
+        x, log_slope = z * scale + loc, 0.0
+        if self.bounds.exist.any():
+            x, log_slope = self.bounds.bound(x)
+        return x, ops.broadcast_to(log_slope + ops.log(scale), ops.shape(z))
+
+    def _loc_and_scale(self, like):
+        """Of every entry, as they are now, whatever the precision of networks is."""
+        dtype = keras.backend.standardize_dtype(like.dtype)
+        if self.normalization is None:
+            with full_precision():
+                return ops.cast(self.loc, dtype), ops.cast(self.scale, dtype)
+        loc, scale = _read(self.normalization, self.event_shape, dtype)
+        return ops.where(self.real, loc, 0.0), ops.where(self.real, scale, 1.0)
+
+    def adapt(self, batches) -> None:
+        """Learn location and scale: mean and standard deviation of g(x).
+
+        An entry without variance has no scale of its own, and keeps that of the data.
+
+        Args:
+            batches: iterable of arrays `(n, *event_shape)`.
+        """
+        count, mean, squares = 0, 0.0, 0.0
+        for x in batches:
+            if not self.built:
+                self.build(x.shape)
+            y = self.unbound(x)
+            part = len(y) / (count + len(y))
+            shift = y.mean(axis=0) - mean
+            mean = mean + part * shift
+            squares = squares + len(y) * y.var(axis=0) + count * part * shift**2
+            count += len(y)
+        scale = np.sqrt(squares / count)
+        # The deviation of a constant is rounding.
+        varies = self.real & (scale > 1e-12 * np.abs(mean))
+        self.loc.assign(np.where(self.real, mean, 0.0))
+        self.scale.assign(np.where(varies, scale, 1.0))
+
+    def unbound(self, x: np.ndarray) -> np.ndarray:
+        """g(x) of rows of data: what location and scale are those of."""
+        return self.bounds.unbound(np.asarray(x, "float64"), np)[0]
+
+    def check(self) -> None:
+        """Raise a ValueError for a normalization that has become none."""
+        check_normalization(self.normalization)
+
+
+def _read(layer, event_shape: tuple[int, ...], dtype: str):
     """What a `keras.layers.Normalization` subtracts and divides by, as it is now.
 
     It is read from the layer's variables, or from the numbers that the layer was made
     with. Its `mean` and `variance` are copies, rounded to its compute dtype, which a
-    compiled function would keep when the layer is adapted or loaded again.
-
-    Args:
-        layer: a `keras.layers.Normalization` that is built.
-        event_shape: shape of one row.
-        dtype: of the result, whatever the precision of networks is.
-
-    Returns:
-        `(loc, scale)`: two tensors of `event_shape`. An entry without variance has no
-        scale of its own, and keeps that of the data: its scale is 1.
+    compiled function would keep when the layer is adapted or loaded again. An entry
+    without variance has scale 1.
     """
     if layer.input_mean is None:
         mean, variance = layer.adapt_mean, layer.adapt_variance

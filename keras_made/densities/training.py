@@ -20,12 +20,13 @@ def warn_of_units(model, x, labels=None) -> None:
         x: rows `(n, *event_shape)`.
         labels: names of the columns of a table, or None.
     """
-    raw = np.broadcast_to(model.entries_in_own_units(), x.shape[1:])
+    raw = np.broadcast_to(model.units.in_own_units(), x.shape[1:])
     if not np.any(raw):
         return
     # Evenly spaced: a hint needs no more, and a file mapped into memory stays there.
-    rows = x[:: -(-len(x) // ROWS_LOOKED_AT)].astype("float64")
+    rows = x[:: -(-len(x) // ROWS_LOOKED_AT)]
     with np.errstate(over="ignore", invalid="ignore"):
+        rows = model.units.unbound(rows)
         mean, spread = rows.mean(axis=0), rows.std(axis=0)
     # A constant near zero has no scale of its own to be far from.
     far = (np.abs(mean) > FAR) | (spread > FAR) | ((spread > 0) & (spread < NARROW))
@@ -39,9 +40,8 @@ def warn_of_units(model, x, labels=None) -> None:
     others = f", and {len(found) - 1} more like it" if len(found) > 1 else ""
     warn(
         f"Data far from unit scale trains badly. Received: {name} with mean "
-        f"{mean[index]:.3g} and standard deviation {spread[index]:.3g}{others}. Make "
-        "the model with `normalization=keras.layers.Normalization(...)`, adapted to "
-        "the data: log p stays in the data's own units."
+        f"{mean[index]:.3g} and standard deviation {spread[index]:.3g}{others}. Call "
+        "`model.adapt(x)` before `fit`: log p stays in the data's own units."
     )
 
 
@@ -65,12 +65,12 @@ class NameTheCause(keras.callbacks.Callback):
             f"{float(self.model.optimizer.learning_rate):g}, or optimizer "
             "clipnorm=1.0)",
         ]
-        if np.any(self.model.entries_in_own_units()):
+        if np.any(self.model.units.in_own_units()):
             causes[:0] = [
-                "data far from unit scale (pass normalization="
-                "keras.layers.Normalization adapted to it)",
+                "data far from unit scale (call `model.adapt(x)` before `fit`)",
                 "outliers beyond 1e12",
             ]
+        causes[:0] = self.model.causes_of_no_density()
         raise ValueError(
             f"The loss became {loss} in epoch {epoch + 1}; {where}. The likely causes: "
             f"{'; '.join(causes)}."

@@ -8,6 +8,7 @@ TensorFlow Probability.
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_made.densities.likelihood import LikelihoodModel
@@ -15,6 +16,8 @@ from keras_made.generation import clip
 
 # In scales: log p is about -1e30 there.
 FARTHEST = 1e15
+# Where any base over all numbers has a density, and one with bounds is left.
+FAR = 1e3
 
 
 class StandardNormal:
@@ -33,6 +36,10 @@ class StandardNormal:
         """Noise `(num_rows, D)`."""
         shape = (num_rows, self.event_size)
         return keras.random.normal(shape, seed=seeds, dtype=dtype)
+
+    def is_bounded(self) -> bool:
+        """Whether there is noise that it cannot give."""
+        return False
 
     def distribution(self, dtype, context=None):
         """The same as a `tfd.Distribution` over events `(D,)`."""
@@ -59,6 +66,9 @@ class DensityBase:
         u = self.model.sample(num_rows, context, seed=seeds, verbose=0)
         return ops.cast(u, dtype)
 
+    def is_bounded(self):
+        return bool(np.any(self.model.units.bounds.exist))
+
     def distribution(self, dtype, context=None):
         return self.model.distribution(context if self.model.context_size else None)
 
@@ -81,6 +91,10 @@ class ConstantBase:
         # Of the shape that TFP's stateless draws want.
         pair = keras.random.randint((2,), 0, 2**31 - 1, seed=seeds)
         return self.distribution(dtype).sample(num_rows, seed=pair)
+
+    def is_bounded(self):
+        far = np.full((2, self.event_size), FAR, "float32") * [[-1.0], [1.0]]
+        return not np.all(np.isfinite(self.log_prob(ops.cast(far, "float32"))))
 
     def distribution(self, dtype, context=None):
         from keras_made.tfp import bases

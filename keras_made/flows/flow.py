@@ -13,13 +13,12 @@ from keras import ops
 from keras_made.checks import check_positive
 from keras_made.compiling import run_in_chunks
 from keras_made.densities import inputs
-from keras_made.densities.likelihood import LikelihoodModel, seed_generator
-from keras_made.densities.support import (
-    check_normalization,
-    loc_and_scale,
-)
+from keras_made.densities.bounds import config as config_of_bounds
+from keras_made.densities.likelihood import LikelihoodModel
+from keras_made.densities.support import Units
 from keras_made.flows import bases
 from keras_made.flows.steps import FlowStep
+from keras_made.generation import seed_generator
 from keras_made.masks import check_seed, make_orderings
 
 # Between the seeds of neighbouring steps: far more than a network has layers. It is
@@ -48,8 +47,12 @@ class Flow(LikelihoodModel):
             events `(D,)`, trained along with the flow (and given the context, if it was
             built with one). On TensorFlow also a `tfd.Distribution` with constant
             parameters, scalar (repeated for each variable) or over events `(D,)`.
-        normalization: a `keras.layers.Normalization` adapted to the data: the flow
-            works on standardised values, log p stays in the data's own units.
+        support: `(low, high)` of the data, each a number or one for each variable,
+            infinite where there is no bound: sigmoid, exp or the identity (see
+            `densities.bounds`). Draws are always inside.
+        normalization: a `keras.layers.Normalization` of the data, behind the bounds:
+            the flow works on standardised values, log p stays in the data's own units.
+            None: `adapt` learns one.
         min_scale: floor of the scale of each step.
         activation: of the hidden layers.
         dropout: rate, after each hidden layer. The direction that goes entry by entry
@@ -65,9 +68,8 @@ class Flow(LikelihoodModel):
         `(n,)`: log p of each row in nats.
 
     Raises:
-        ValueError: for an argument outside the above; at the first use, for a
-            normalization that was not adapted; from `fit`, when the loss is no longer
-            finite.
+        ValueError: for an argument outside the above; from `fit`, when the loss is no
+            longer finite.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Flow(LikelihoodModel):
         context_size: int = 0,
         permutation: str = "reverse",
         base=None,
+        support=None,
         normalization=None,
         min_scale: float = 1e-3,
         activation="relu",
@@ -108,8 +111,7 @@ class Flow(LikelihoodModel):
         self._base = bases.get(base, event_size)
         # Keras finds the weights of a density only in an attribute of the flow's own.
         self._base_model = getattr(self._base, "model", None)
-        check_normalization(normalization)
-        self.normalization = normalization
+        self.units = Units(support, normalization, dtype=self.dtype_policy)
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -142,8 +144,20 @@ class Flow(LikelihoodModel):
     def context_size(self) -> int:
         return self._context_size
 
-    def entries_in_own_units(self):
-        return self.normalization is None
+    def check_support(self, x):
+        self.units.bounds.check(x)
+
+    def causes_of_no_density(self):
+        if not self._base.is_bounded():
+            return []
+        return [
+            "a base with bounded support, outside which noise has no density (for "
+            "bounded data leave `base` out, and pass `support=(low, high)`)"
+        ]
+
+    def typical_event(self):
+        nothing = ops.zeros((1, self.event_size), self.density_dtype)
+        return ops.convert_to_numpy(self.units.restore(nothing)[0])[0]
 
     def stream(self, index: int) -> int:
         """Seed of the dropout of step `index`: that of its first hidden layer.
@@ -177,8 +191,8 @@ class Flow(LikelihoodModel):
             if not step.built:
                 step.build(*shapes)
                 step.built = True
-        if self.normalization is not None and not self.normalization.built:
-            self.normalization.build((None, self.event_size))
+        if not self.units.built:
+            self.units.build((None, *self.event_shape))
         if isinstance(self._base, bases.DensityBase) and not self._base.model.built:
             self._base.model.build(shapes if self.context_size else shapes[0])
         self.built = True
@@ -212,7 +226,8 @@ class Flow(LikelihoodModel):
         return self._run_to_data(u, context)
 
     def _run_to_noise(self, x, context, training=False):
-        x, total = self._standardize(x)
+        x, log_slope = self.units.standardize(x)
+        total = ops.sum(log_slope, axis=-1)
         for step in self.steps:
             x, log_det = step.to_noise(x, context, training)
             total = total + log_det
@@ -223,8 +238,8 @@ class Flow(LikelihoodModel):
         for step in reversed(self.steps):
             u, log_det = step.to_data(u, context)
             total = total + log_det
-        x, log_det = self._destandardize(u)
-        return x, total + log_det
+        x, log_slope = self.units.restore(u)
+        return x, total + ops.sum(log_slope, axis=-1)
 
     def _as_tensors(self, x, context):
         self.require_built()
@@ -254,22 +269,6 @@ class Flow(LikelihoodModel):
             )
         return ops.cast(context, self.density_dtype)
 
-    def _standardize(self, x):
-        """Standardised entries and the log-determinant of the map."""
-        if self.normalization is None:
-            return x, 0.0
-        loc, scale = self._loc_and_scale()
-        return (x - loc) / scale, -ops.sum(ops.log(scale))
-
-    def _destandardize(self, x):
-        if self.normalization is None:
-            return x, 0.0
-        loc, scale = self._loc_and_scale()
-        return x * scale + loc, ops.sum(ops.log(scale))
-
-    def _loc_and_scale(self):
-        return loc_and_scale(self.normalization, self.event_shape, self.density_dtype)
-
     # Draws ----------------------------------------------------------------------------
 
     def sample(self, num_samples, context=None, seed=None, verbose="auto"):
@@ -286,7 +285,7 @@ class Flow(LikelihoodModel):
         """
         check_positive("num_samples", num_samples)
         self.require_built()
-        check_normalization(self.normalization)
+        self.units.check()
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
         self._known_context(context)
@@ -340,6 +339,7 @@ class Flow(LikelihoodModel):
             "context_size": self.context_size,
             "permutation": self.permutation,
             "base": self._base.get_config(),
+            "support": config_of_bounds(self.support),
             "normalization": keras.saving.serialize_keras_object(self.normalization),
             "min_scale": self.min_scale,
             "activation": keras.activations.serialize(self.activation),
