@@ -15,6 +15,7 @@ PACKAGE = Path(keras_made.__file__).parent
 FLOORS = [
     (
         "checks",
+        "configured",
         "files",
         "precision",
         "masks",

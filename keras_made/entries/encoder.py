@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+from keras_made.configured import Configured
 
-class Encoder:
+
+class Encoder(Configured):
     """Turns each entry into features; this one hands the number itself on.
 
     A network hears features, `(..., *event_shape, num_features)`. What it hears of an
@@ -20,24 +22,6 @@ class Encoder:
     def at(self, entries):
         """The encoder of the entries with these indices, ints `(..., n)`."""
         return self
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash((type(self), repr(self.get_config())))
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

@@ -14,6 +14,8 @@ import math
 import keras
 from keras import ops
 
+from keras_made.configured import Configured
+
 # softplus(raw + OFFSET) is one for raw = 0.
 SOFTPLUS_OFFSET = math.log(math.e - 1)
 # Least width and height of a piece as a part of all, and least slope at a knot: those
@@ -21,7 +23,7 @@ SOFTPLUS_OFFSET = math.log(math.e - 1)
 MIN_SHARE, MIN_SLOPE = 1e-3, 1e-3
 
 
-class Transform:
+class Transform(Configured):
     """Base: an invertible map of one entry, with `num_params` parameters."""
 
     num_params = 1
@@ -38,24 +40,6 @@ class Transform:
     def inverse(self, params, x):
         """u and log du/dx; arguments as for `forward`."""
         raise NotImplementedError
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __eq__(self, other):
-        return type(self) is type(other) and self.get_config() == other.get_config()
-
-    def __hash__(self):
-        return hash((type(self), repr(self.get_config())))
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

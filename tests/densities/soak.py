@@ -240,6 +240,9 @@ def _draw_support(choose, conditional, shape):
     if not np.any(conditional.continuous):
         return None
     kind = choose("support", [None, None, (-1.0, 2.0), (0.0, np.inf), (-np.inf, 3.0)])
+    if "scale=1000.0" in choose.words:
+        # All of the mass would lie nearer to the bounds than numbers do.
+        kind = None
     real = np.broadcast_to(conditional.continuous, shape)
     bounded = real & (choose.rng.rand(*shape) < 0.7)
     if kind is None:
