@@ -3,11 +3,15 @@
 import operator
 
 import keras
+import numpy as np
 from keras import ops
 
 # Uniforms are kept this far from 0 and 1, where quantile functions are infinite.
 UNIFORM_MARGIN = 2.0**-24
 UNIFORM_MARGIN_FLOAT64 = 2.0**-53
+# Where a slice starts along a whole axis: JAX wants all starts of one type, and under
+# JAX_ENABLE_X64 a plain 0 is not of that of a tensor of ranks.
+FIRST = np.int32(0)
 
 
 def generate(
@@ -35,7 +39,7 @@ def generate(
     def step(t, x_last, values, total, state):
         params, state = network.step(state, x_last, t)
         x_last, increment = draw(ops.cast(params, dtype), t)
-        values = ops.slice_update(values, (t, 0, 0), x_last[None])
+        values = ops.slice_update(values, (t, FIRST, FIRST), x_last[None])
         return t + 1, x_last, values, total + increment, state
 
     def run_block(t, x_last, values, total, state):

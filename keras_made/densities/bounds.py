@@ -93,8 +93,8 @@ class Bounds:
         between = ops.where(y < 0, low + part, high - part)
         # An exponential that is not chosen must be finite, for the gradient's sake.
         most = float(np.log(np.finfo(dtype).max)) - 1.0
-        power = ops.where(self.has_low, y, -y)
-        distance = ops.exp(ops.clip(power, -most, most))
+        power = ops.clip(ops.where(self.has_low, y, -y), -most, most)
+        distance = ops.exp(power)
         beyond = ops.where(self.has_low, low + distance, high - distance)
         x = ops.where(both, between, ops.where(self.exist, beyond, y))
         log_slope = ops.where(self.exist, power, 0.0)

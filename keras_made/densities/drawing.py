@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_made.checks import is_tensor
 from keras_made.compiling import run_in_chunks
-from keras_made.generation import draw_uniforms, generate
+from keras_made.generation import FIRST, draw_uniforms, generate
 
 
 def choose_members(model, num_samples, seeds):
@@ -167,7 +167,7 @@ def generate_rows(
         context = ops.cast(context, dtype)
 
     def draw(params, t):
-        start = (0, t * width)
+        start = (FIRST, t * width)
         entries = ops.slice(orders, start, (ops.shape(orders)[0], width))
         conditional = model.conditional.at(entries)
         x = conditional.draw(params, ops.take(noise, t, axis=0))

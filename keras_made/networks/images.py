@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_event_shape, check_positive
+from keras_made.generation import FIRST
 from keras_made.layers import MaskedDense
 
 
@@ -154,7 +155,7 @@ class ImageNetwork(Autoregressive):
         state = super().start(batch, context, structure, order)
         if context is not None:
             state["context"] = ops.cast(context, self.compute_dtype)
-        return {**state, **self._above(state, 0)}
+        return {**state, **self._above(state, FIRST)}
 
     def open(self, state, x_last, t):
         state = self._write(state, x_last, t)
@@ -164,7 +165,7 @@ class ImageNetwork(Autoregressive):
         state, length = self._write(state, x_last, t), self.block_length
         first = t // length * length
         entries = first + ops.arange(length, dtype="int32")[None]
-        x = ops.slice(state["x"], (0, first), (ops.shape(x_last)[0], length))
+        x = ops.slice(state["x"], (FIRST, first), (ops.shape(x_last)[0], length))
         features = ops.cast(self.encode_entries(x, entries), self.compute_dtype)
         maps = self.hear_row(self._as_maps(features, 1), state.get("context"), state)
         params = ops.reshape(self._finish(maps), (-1, length, self.params_per_entry))
@@ -207,4 +208,4 @@ class ImageNetwork(Autoregressive):
 def take_row(maps, r):
     """Row r of maps, as an image of one row: `(batch, 1, width, units)`."""
     batch, _, width, units = ops.shape(maps)
-    return ops.slice(maps, (0, r, 0, 0), (batch, 1, width, units))
+    return ops.slice(maps, (FIRST, r, FIRST, FIRST), (batch, 1, width, units))

@@ -27,6 +27,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_made.generation import FIRST
+
 
 def block_length(size: int) -> int:
     """Number of ranks to a block: about sqrt(size), a divisor of it if one is near."""
@@ -239,7 +241,7 @@ class Incremental:
         dtype = state["x"].dtype
         features = ops.cast(features, dtype) * ops.cast(is_new, dtype)
         place = ((t - 1) % self.length) * self.features
-        x_block = ops.slice_update(state["x_block"], (0, place), features)
+        x_block = ops.slice_update(state["x_block"], (FIRST, place), features)
         return {**state, "x_block": x_block}
 
     def _open_block(self, state, t):
@@ -247,7 +249,7 @@ class Incremental:
         block = t // self.length
         last = ops.maximum(block - 1, 0)
         place = last * self.length * self.features
-        new = {"x": ops.slice_update(state["x"], (0, place), state["x_block"])}
+        new = {"x": ops.slice_update(state["x"], (FIRST, place), state["x_block"])}
         new["x_block"] = ops.zeros_like(state["x_block"])
         ranks = t + ops.arange(self.length, dtype="int32")
         inputs = self._entries(new["x"], state)
@@ -304,7 +306,7 @@ class Incremental:
         ended = self._in_block(degrees, block * self.length) & (degrees + 1 < t)
         stored = _columns(state[f"h_{i}"], start, width)
         stored = ops.where(ended, state[f"h_block_{i}"], stored)
-        return ops.slice_update(state[f"h_{i}"], (0, start), stored)
+        return ops.slice_update(state[f"h_{i}"], (FIRST, start), stored)
 
     def _in_block(self, degrees, first_step):
         """Which units of a window are not already final before its block."""
@@ -322,7 +324,7 @@ class Incremental:
             if self.made.is_residual(i):
                 # Both layers have the same degrees, and so the same windows.
                 h = h + _columns(inputs, offset, width)
-            inputs = ops.slice_update(state[f"h_block_{i}"], (0, offset), h)
+            inputs = ops.slice_update(state[f"h_block_{i}"], (FIRST, offset), h)
             new[f"h_block_{i}"] = inputs
         place = (t % self.length) * self.params
         params = _columns(state["before_out"], place, self.params)
@@ -381,15 +383,14 @@ def _columns(kernel, start, width):
     """`kernel[..., start : start + width]` for a `start` known only when run."""
     rank = len(kernel.shape)
     shape = ops.shape(kernel)
-    return ops.slice(kernel, (0,) * (rank - 1) + (start,), (*shape[:-1], width))
+    return ops.slice(kernel, (FIRST,) * (rank - 1) + (start,), (*shape[:-1], width))
 
 
 def _rows(kernel, start, width):
     """`kernel[..., start : start + width, :]`, likewise."""
     rank, shape = len(kernel.shape), ops.shape(kernel)
-    return ops.slice(
-        kernel, (0,) * (rank - 2) + (start, 0), (*shape[:-2], width, shape[-1])
-    )
+    starts = (FIRST,) * (rank - 2) + (start, FIRST)
+    return ops.slice(kernel, starts, (*shape[:-2], width, shape[-1]))
 
 
 def _is_shared(order):

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_positive
+from keras_made.generation import FIRST
 from keras_made.masks import check_ordering, check_seed, connect, make_orderings
 
 # Entries to a block of the full pass: long enough for matrix products, short enough
@@ -234,7 +235,7 @@ class NADE(Autoregressive):
     def _entry(self, state, t):
         """The entry of rank t in the order of each example: ints `(1 or batch, 1)`."""
         order = state["order"]
-        return ops.slice(order, (0, t), (ops.shape(order)[0], 1))
+        return ops.slice(order, (FIRST, t), (ops.shape(order)[0], 1))
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_event_shape, check_positive
+from keras_made.generation import FIRST
 from keras_made.layers import CausalConv1D, delay
 
 
@@ -172,7 +173,7 @@ class WaveNet(Autoregressive):
                 ]
                 # What is `length` steps old has been heard for the last time.
                 new[f"ring_{index}"] = ops.slice_update(
-                    ring, (t % length, 0, 0), h[None]
+                    ring, (t % length, FIRST, FIRST), h[None]
                 )
             h, skipped = layer(h, past, state.get("context"))
             skip = skip + skipped

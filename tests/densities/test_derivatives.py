@@ -190,11 +190,10 @@ class Total:
         return first, differentiate(along)
 
     def _jax(self, point, direction):
-        fixed = [v.value for v in self.model.non_trainable_variables]
-
         def total(point):
-            result, _ = self.model.stateless_call(point[2:], fixed, tuple(point[:2]))
-            return ops.sum(result)
+            pairs = list(zip(self.variables, point[2:], strict=True))
+            with keras.StatelessScope(state_mapping=pairs):
+                return self._score(point[:2])
 
         point = [jax.numpy.asarray(p) for p in point]
         first = jax.grad(total)(point)
@@ -290,7 +289,7 @@ def test_derivatives_pass_through_a_normalization(conditional):
 FLOWS = ["MAF", "SplineMAF", "RealNVP", "NICE"]
 
 
-def make_flow(name):
+def make_flow(name, **options):
     from keras_made import flows
 
     flow = getattr(flows, name)(
@@ -301,6 +300,7 @@ def make_flow(name):
         permutation="random",
         activation="tanh",
         dtype="float64",
+        **options,
     )
     flow.require_built()
     set_random_weights(flow, scale=0.3)
@@ -330,3 +330,24 @@ def test_derivatives_of_parallel_draws_are_those_of_differences(name):
     rng = np.random.RandomState(1)
     noise, context = rng.normal(size=(ROWS, 4)), rng.normal(size=(ROWS, CONTEXT_SIZE))
     check_derivatives(total, total.point(noise, context))
+
+
+@pytest.mark.parametrize("support", [None, (-20.0, 20.0)])
+@pytest.mark.parametrize("name", ["MAF", "SplineMAF"])
+def test_first_derivatives_of_sequential_draws_are_those_of_differences(name, support):
+    """By the noise, the context and every weight at once, along one direction."""
+    total = Draws(make_flow(name, support=support))
+    rng = np.random.RandomState(1)
+    noise, context = rng.normal(size=(ROWS, 4)), rng.normal(size=(ROWS, CONTEXT_SIZE))
+    point = total.point(noise, context)
+    gradient, _ = total.derivatives(point)
+    for i in (0, 1, 2, len(point) - 1):
+        direction = rng.normal(size=point[i].shape)
+        ends = []
+        for step in (STEP, -STEP):
+            moved = list(point)
+            moved[i] = moved[i] + step * direction
+            ends.append(total.value(moved))
+        expected = (ends[0] - ends[1]) / (2 * STEP)
+        assert np.sum(gradient[i] * direction) == pytest.approx(expected, RTOL, ATOL)
+        assert abs(expected) > 1e-4

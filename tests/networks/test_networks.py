@@ -366,7 +366,7 @@ PATTERNS = {
     "nade": lambda: NADE(16),
     "lstm": lambda: Recurrent((6,), 8),
     "wavenet": lambda: WaveNet((6,), 8, num_layers=3),
-    "pixelcnn": lambda: PixelCNN((2, 3), 8, num_layers=2),
+    "pixelcnn": lambda: PixelCNN((2, 3), 16, num_layers=2),
     "pixelrnn": lambda: PixelRNN((2, 3), 32, num_layers=1, first_kernel_size=3),
 }
 
@@ -382,9 +382,9 @@ def test_fit_learns_and_impute_completes(name):
     x = np.tile(rng.randint(2, size=(256, 1)), (1, 6)).astype("float32")
     x = x.reshape(256, *(network.event_shape or (6,)))
     model = AutoregressiveDensity(network)
-    # At the rate that suits the others, an LSTM over rows diverges, and units of a
-    # WaveNet may fall silent for good.
-    slow = name in ("pixelrnn", "wavenet")
+    # At the rate that suits these two, an LSTM over rows diverges, and units behind a
+    # rectifier may fall silent for good.
+    slow = name not in ("nade", "lstm")
     model.compile(keras.optimizers.Adam(0.01 if slow else 0.03))
     model.fit(x, epochs=30 if slow else 20, batch_size=32, verbose=0)
     assert np.log(2) - 0.01 < model.evaluate(x, verbose=0) < np.log(2) + 0.25
