@@ -2,13 +2,16 @@
 
     python benchmarks/flow_starts.py ring wine slcp --data FOLDER
 
-The problems, flows and training of `flows_side_by_side.py` with other seeds, and one
-more simulator. What differs are the networks: with and without direct connections;
-hidden kernels with Glorot's spread or with torch's, uniform with variance
-1 / (3 fan-in); hidden biases at zero or, as torch has them, uniform on
-+-1 / sqrt(fan-in). A fan-in counts what a unit hears. Two forms of the affine steps may
-be tried beside: `exp`, a scale e^s with |s| softly below log 1000 as zuko has it, and
-`plain`, networks that hear numbers as they are.
+The problems, flows and training of `flows_side_by_side.py` with other seeds, and two
+more problems. What differs are the words of a start:
+
+    glorot, torch    spread of hidden kernels; torch's is uniform with variance
+                     1 / (3 fan-in), and a fan-in counts what a unit hears
+    indirect, inner  without direct connections, or without those of the context
+    biases           of hidden units, uniform on +-1 / sqrt(fan-in), as torch's
+    exp              scales of affine steps e^s, |s| softly below log 1000, as zuko's
+    plain            networks hear numbers as they are, not `Bounded`
+    zuko             zuko's flow of the same name, all of it (needs zuko and torch)
 
 The choice is made by validation nats; test rows are there to be reported.
 """
@@ -24,6 +27,7 @@ from flows_side_by_side import (
     PLANAR,
     SIMULATED,
     fit_flow,
+    fit_zuko,
     planar,
     simulated,
     standardised,
@@ -39,6 +43,7 @@ CANDIDATES = (
     "glorot indirect",
     "torch",
     "torch indirect",
+    "torch inner",
     "torch biases",
     "torch biases indirect",
     "glorot biases",
@@ -46,7 +51,8 @@ CANDIDATES = (
     "glorot exp",
     "glorot plain",
     "glorot exp plain",
-    "torch biases indirect exp",
+    "torch exp",
+    "zuko",
 )
 
 
@@ -56,7 +62,7 @@ def parse():
     parser.add_argument("problems", nargs="*", default=problems, help=str(problems))
     parser.add_argument("--flows", nargs="+", default=["SplineMAF", "MAF"])
     parser.add_argument(
-        "--starts", nargs="+", default=CANDIDATES[:6], choices=CANDIDATES
+        "--starts", nargs="+", default=CANDIDATES[:5], choices=CANDIDATES
     )
     parser.add_argument("--first", type=int, default=0, help="run to begin with")
     parser.add_argument("--runs", type=int, default=1, help="seeds, or folds of wine")
@@ -88,6 +94,9 @@ def make_flow(kind, start, *args, **kwargs):
         for network in flow.networks:
             network.encoder = None
     flow.require_built()
+    if "inner" in words:
+        for network in flow.networks:
+            deafen(network)
     if "biases" in words:
         for network in flow.networks:
             spread_biases(network)
@@ -112,6 +121,12 @@ def with_exp_scales(family):
             return ExpAffine(self.min_scale)
 
     return WithExpScales
+
+
+def deafen(network):
+    """No direct connection of the context: what it gives is heard by no output."""
+    degrees = network.direct_layer.source_degrees
+    degrees[:, network.event_size :] = network.event_size
 
 
 def spread_biases(network):
@@ -147,8 +162,11 @@ def airfoil(data, seed):
 
 def measure(name, run, problem, kind, start):
     began = time.perf_counter()
-    make = partial(make_flow, kind, start)
-    history, evaluate = fit_flow(make, problem, FIRST_SEED + run)
+    if start == "zuko":
+        history, evaluate = fit_zuko(kind, problem, FIRST_SEED + run)
+    else:
+        make = partial(make_flow, kind, start)
+        history, evaluate = fit_flow(make, problem, FIRST_SEED + run)
     row = {
         "problem": name,
         "run": run,
