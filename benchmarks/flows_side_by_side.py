@@ -127,9 +127,14 @@ def wine_fold(data, fold):
 
 def fit_ours(kind, problem, seed):
     """Validation nats of every epoch, and a function from a part to nats."""
-    import keras
-
     from keras_made import flows
+
+    return fit_flow(getattr(flows, kind), problem, seed)
+
+
+def fit_flow(make, problem, seed):
+    """As `fit_ours`, of a flow that `make` builds."""
+    import keras
 
     def rows(part):
         x, context = problem.parts[part]
@@ -138,7 +143,7 @@ def fit_ours(kind, problem, seed):
     keras.utils.set_random_seed(seed)
     x, context = problem.parts["train"]
     size = 0 if context is None else context.shape[1]
-    flow = getattr(flows, kind)(x.shape[1], NUM_STEPS, HIDDEN, context_size=size)
+    flow = make(x.shape[1], NUM_STEPS, HIDDEN, context_size=size)
     flow.compile(keras.optimizers.Adam(RATE), steps_per_execution=10)
     stop = keras.callbacks.EarlyStopping(
         "val_nll", patience=PATIENCE, restore_best_weights=True

@@ -14,9 +14,9 @@ import numpy as np
 VARIANCE = 0.1
 
 
-def uniform_prior(size):
-    """U(-1, 1) for each of `size` parameters."""
-    return lambda rng, num_rows: rng.uniform(-1.0, 1.0, (num_rows, size))
+def uniform_prior(size, bound=1.0):
+    """U(-bound, bound) for each of `size` parameters."""
+    return lambda rng, num_rows: rng.uniform(-bound, bound, (num_rows, size))
 
 
 def normal_prior(size):
@@ -36,6 +36,18 @@ def two_moons(rng, theta):
 def gaussian(rng, theta):
     """theta and noise of variance 0.1."""
     return theta + np.sqrt(VARIANCE) * rng.normal(size=theta.shape)
+
+
+def slcp(rng, theta):
+    """Four points of a plane, whose mean and covariance theta gives."""
+    scale_0, scale_1, correlation = theta[:, 2] ** 2, theta[:, 3] ** 2, theta[:, 4]
+    correlation = np.tanh(correlation)
+    noise = rng.normal(size=(len(theta), 4, 2))
+    mixed = correlation[:, None] * noise[..., 0]
+    mixed += np.sqrt(1.0 - correlation**2)[:, None] * noise[..., 1]
+    first = theta[:, :1] + scale_0[:, None] * noise[..., 0]
+    second = theta[:, 1:2] + scale_1[:, None] * mixed
+    return np.stack([first, second], axis=-1).reshape(len(theta), 8)
 
 
 @dataclass(frozen=True)
@@ -68,4 +80,5 @@ TASKS = {
     "two_moons": Task(2, 2, uniform_prior(2), two_moons, (-1.0, 1.0)),
     "gaussian_linear": Task(10, 10, normal_prior(10), gaussian),
     "gaussian_linear_uniform": Task(10, 10, uniform_prior(10), gaussian, (-1.0, 1.0)),
+    "slcp": Task(5, 8, uniform_prior(5, 3.0), slcp, (-3.0, 3.0)),
 }

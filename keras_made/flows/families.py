@@ -26,7 +26,12 @@ class MAF(Flow):
     Each step is affine over a `MADE`. A flow of one step is
     `AutoregressiveDensity(MADE(...), Normal())`.
 
-    Arguments are those of `Flow`.
+    Args:
+        event_size: as in `Flow`, like all arguments that follow but one.
+        *args: `num_steps`, `hidden_units`.
+        direct: masked linear connections from the inputs of a step's network to its
+            outputs, zero at the start.
+        **kwargs: as in `Flow`.
 
     Example:
         >>> flow = MAF(2, num_steps=2, hidden_units=[16])
@@ -39,6 +44,11 @@ class MAF(Flow):
         Papamakarios, Pavlakou, Murray 2017, https://arxiv.org/abs/1705.07057
     """
 
+    def __init__(self, event_size: int, *args, direct: bool = True, **kwargs):
+        # The base makes the steps, which need to know this.
+        self.direct = direct
+        super().__init__(event_size, *args, **kwargs)
+
     def make_transform(self) -> Transform:
         """What the parameters of an entry do to it."""
         return Affine(self.min_scale)
@@ -50,7 +60,9 @@ class MAF(Flow):
             transform.num_params,
             ordering=self.ordering(index),
             activation=self.activation,
+            direct=self.direct,
             dropout=self.dropout,
+            kernel_initializer=self.initializer(index),
             kernel_regularizer=self.kernel_regularizer,
             encoder=Bounded(),
             output_scale=OUTPUT_SCALE,
@@ -62,6 +74,9 @@ class MAF(Flow):
             network, transform, dtype=self.dtype_policy, name=f"step_{index}"
         )
 
+    def get_config(self):
+        return {**super().get_config(), "direct": self.direct}
+
 
 @keras.saving.register_keras_serializable(package="keras_made")
 class IAF(MAF):
@@ -71,7 +86,7 @@ class IAF(MAF):
     scoring its own draws, is one pass: the family for variational inference. The
     gradient of scoring other rows costs up to D backward passes.
 
-    Arguments are those of `Flow`.
+    Arguments are those of `MAF`.
 
     Reference:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling 2016, "Improving
@@ -111,7 +126,7 @@ class SplineMAF(_Splined, MAF):
         *args: `num_steps`, `hidden_units`.
         num_bins: number of pieces of each spline.
         bound: splines act on [-bound, bound]; outside only the affine map does.
-        **kwargs: as in `Flow`.
+        **kwargs: as in `MAF`.
 
     Reference:
         Durkan, Bekasov, Murray, Papamakarios 2019, "Neural Spline Flows",
@@ -149,6 +164,7 @@ class RealNVP(Flow):
             activation=self.activation,
             dropout=self.dropout,
             output_scale=OUTPUT_SCALE,
+            kernel_initializer=self.initializer(index),
             kernel_regularizer=self.kernel_regularizer,
             seed=self.stream(index),
             dtype=self.dtype_policy,

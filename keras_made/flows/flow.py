@@ -19,11 +19,14 @@ from keras_made.densities.support import Units
 from keras_made.flows import bases
 from keras_made.flows.steps import FlowStep, Linear
 from keras_made.generation import seed_generator
+from keras_made.layers import another_initializer
 from keras_made.masks import check_seed, make_orderings
 
 # Between the seeds of neighbouring steps: far more than a network has layers. It is
 # odd, so that modulo a power of two no multiple of it comes back.
 STREAM_STRIDE = 1_640_531_527
+# The same between seeds of initializers, which are not taken modulo anything.
+INITIALIZER_STRIDE = 1000
 
 
 class Flow(LikelihoodModel):
@@ -59,6 +62,7 @@ class Flow(LikelihoodModel):
         activation: of the hidden layers.
         dropout: rate, after each hidden layer. The direction that goes entry by entry
             (scoring with IAF) is without dropout, also in training.
+        kernel_initializer: of the networks' kernels, counting only what is connected.
         kernel_regularizer: penalty on the kernels.
         seed: of random permutations and of dropout.
         **kwargs: `name`, `dtype` of any Keras model.
@@ -88,6 +92,7 @@ class Flow(LikelihoodModel):
         min_scale: float = 1e-3,
         activation="relu",
         dropout: float = 0.0,
+        kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         seed: int = 0,
         **kwargs,
@@ -118,6 +123,7 @@ class Flow(LikelihoodModel):
         self.units = Units(support, normalization, dtype=self.dtype_policy)
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed = check_seed(seed)
         self.steps = self.make_steps()
@@ -177,6 +183,10 @@ class Flow(LikelihoodModel):
         two layers of a flow drop the same units.
         """
         return (self.seed + (index + 1) * STREAM_STRIDE) % 2**31
+
+    def initializer(self, index: int):
+        """Of the kernels of step `index`: apart from those of the other steps."""
+        return another_initializer(self.kernel_initializer, index * INITIALIZER_STRIDE)
 
     def ordering(self, index: int) -> np.ndarray:
         """Position of each variable in the order of step `index`: ints (D,)."""
@@ -356,6 +366,7 @@ class Flow(LikelihoodModel):
             "min_scale": self.min_scale,
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "seed": self.seed,
         }

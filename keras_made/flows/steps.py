@@ -17,6 +17,7 @@ from keras_made.entries.encoder import Bounded
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
 from keras_made.generation import generate
+from keras_made.layers import Shrunk, another_initializer
 
 
 class FlowStep(keras.layers.Layer):
@@ -329,8 +330,9 @@ class DenseNetwork(keras.layers.Layer):
         num_outputs: width of the output.
         activation: of the hidden layers.
         dropout: rate, after each hidden layer.
-        output_scale: spread of the output kernel at the start, as a part of what
-            Glorot's rule gives.
+        output_scale: spread of the output kernel at the start, as a part of what its
+            initializer gives.
+        kernel_initializer: of every kernel.
         kernel_regularizer: penalty on every kernel.
         seed: of dropout.
 
@@ -348,6 +350,7 @@ class DenseNetwork(keras.layers.Layer):
         activation="relu",
         dropout=0.0,
         output_scale=1.0,
+        kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         seed=0,
         **kwargs,
@@ -358,6 +361,7 @@ class DenseNetwork(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.output_scale = output_scale
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed = seed
 
@@ -366,13 +370,17 @@ class DenseNetwork(keras.layers.Layer):
             "kernel_regularizer": self.kernel_regularizer,
             "dtype": self.dtype_policy,
         }
-        self.layers = [
-            keras.layers.Dense(units, activation=self.activation, **shared)
-            for units in self.hidden_units
+        starts = [
+            another_initializer(self.kernel_initializer, index)
+            for index in range(len(self.hidden_units) + 1)
         ]
-        start = keras.initializers.VarianceScaling(
-            self.output_scale**2, "fan_avg", "uniform"
-        )
+        self.layers = [
+            keras.layers.Dense(
+                units, activation=self.activation, kernel_initializer=start, **shared
+            )
+            for units, start in zip(self.hidden_units, starts, strict=False)
+        ]
+        start = Shrunk(starts[-1], self.output_scale)
         self.layers.append(
             keras.layers.Dense(self.num_outputs, kernel_initializer=start, **shared)
         )
@@ -407,6 +415,7 @@ class DenseNetwork(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
             "output_scale": self.output_scale,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "seed": self.seed,
         }

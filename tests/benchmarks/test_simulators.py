@@ -44,6 +44,14 @@ def test_two_moons_has_the_same_observation_for_two_parameters():
     np.testing.assert_allclose(radius.std(), 0.01, rtol=0.1)
 
 
+def test_points_of_slcp_have_the_mean_and_covariance_of_the_parameters():
+    theta = np.tile([[0.5, -2.0, 1.5, -2.0, 0.6]], (20_000, 1))
+    x = TASKS["slcp"].simulator(np.random.RandomState(0), theta).reshape(-1, 2)
+    np.testing.assert_allclose(x.mean(axis=0), [0.5, -2.0], atol=0.06)
+    np.testing.assert_allclose(x.std(axis=0), [1.5**2, 2.0**2], rtol=0.02)
+    np.testing.assert_allclose(np.corrcoef(x.T)[0, 1], np.tanh(0.6), atol=0.01)
+
+
 def test_the_classifier_tells_what_differs_and_nothing_else():
     rng = np.random.RandomState(0)
     a, b = rng.normal(size=(2, 400, 2)).astype("float32")

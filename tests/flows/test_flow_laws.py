@@ -119,3 +119,30 @@ def test_every_step_starts_near_the_identity(name):
     u, log_det = flow.to_noise(x)
     assert np.abs(to_numpy(u) - x).max() < 0.2
     assert np.abs(to_numpy(log_det)).max() < 0.2
+
+
+@pytest.mark.parametrize("name", ["maf", "spline maf", "realnvp"])
+def test_every_kernel_of_a_flow_starts_with_numbers_of_its_own(name):
+    start = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=3)
+    flow = FAMILIES[name](3, 3, (64, 64), kernel_initializer=start)
+    flow.require_built()
+    square = [w for w in flow.trainable_weights if tuple(w.shape) == (64, 64)]
+    assert len(square) == 3
+    kernels = [to_numpy(kernel) for kernel in square]
+    assert not any(np.array_equal(kernels[0], other) for other in kernels[1:])
+    if name == "realnvp":
+        assert np.abs(kernels[0]).max() == pytest.approx(1 / 8, rel=0.02)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("name", ["maf", "iaf", "spline maf"])
+def test_direct_connections_are_there_as_the_flow_was_asked_to(name, direct, tmp_path):
+    flow = make(name, direct=direct, kernel_initializer="he_uniform")
+    again = reload(flow, tmp_path / "flow.keras")
+    for either in (flow, again):
+        layers = [network.direct_layer for network in either.networks]
+        assert [layer is not None for layer in layers] == [direct, direct]
+    assert again.get_config() == flow.get_config()
+    x = normal(5, 3)
+    scores = to_numpy(flow.log_prob(x))
+    np.testing.assert_allclose(to_numpy(again.log_prob(x)), scores, rtol=1e-5)
