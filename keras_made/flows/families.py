@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 
+from keras_made.entries.encoder import Bounded
+from keras_made.flows.dense_network import DenseNetwork
 from keras_made.flows.flow import Flow
 from keras_made.flows.steps import (
     AutoregressiveStep,
-    Bounded,
     CouplingStep,
-    DenseNetwork,
     Elementwise,
     Inverse,
 )
