@@ -17,6 +17,7 @@ from keras_made.checks import (
 )
 from keras_made.compiling import compiled, gains_by_xla, run_in_chunks
 from keras_made.densities import graphs, inputs
+from keras_made.densities.adapting import Adaptable
 from keras_made.densities.saving import SavedModel
 from keras_made.densities.training import warn_of_units, with_cause
 from keras_made.precision import full_precision
@@ -51,7 +52,7 @@ class NegativeMean(keras.metrics.Mean):
         return super().update_state(-y_pred / self._unit(), sample_weight)
 
 
-class LikelihoodModel(SavedModel):
+class LikelihoodModel(Adaptable, SavedModel):
     """Base of the models whose output is log p of each row.
 
     Keras's own loop then does everything: `fit` maximises the likelihood, `evaluate`
@@ -90,14 +91,6 @@ class LikelihoodModel(SavedModel):
 
     def check_support(self, x: np.ndarray) -> None:
         """Raise a ValueError when a row cannot come from this density."""
-
-    @property
-    def support(self):
-        return self.units.support
-
-    @property
-    def normalization(self):
-        return self.units.normalization
 
     def causes_of_no_density(self) -> list[str]:
         """What about this model may give rows no density, in words."""
@@ -192,29 +185,6 @@ class LikelihoodModel(SavedModel):
     def predict_step(self, *args):
         refuse_target(args[-1])
         return super().predict_step(*args)
-
-    def adapt(self, x) -> None:
-        """Learn location and scale of the data, before `fit`.
-
-        The network then sees values of about unit scale, those of bounded entries on
-        the unbounded scale of `support`; log p stays in the data's own units. What is
-        learned is saved with the model. Discrete entries are left as they are.
-
-        Args:
-            x: rows `(n, *event_shape)`, a table, or a tuple `(x, context)`, of which
-                the context is left as it is; or a stream of batches, read to its end.
-
-        Raises:
-            ValueError: for rows that are not finite or outside the support; when the
-                model was made with a `normalization`, or has no real entry.
-        """
-        if self.units.normalization is not None or not self.units.real.any():
-            raise ValueError(
-                "`adapt` learns location and scale of real variables. Received: a "
-                "model with a `normalization` of its own, or without real variables. "
-                "Adapt that layer itself, or leave it out."
-            )
-        self.units.adapt(inputs.rows_of(self, x))
 
     def fit(
         self,
