@@ -156,6 +156,7 @@ def log_bernoulli(logits, x):
     return (x * logits - np.logaddexp(0, logits)).sum(axis=1)
 
 
+@pytest.mark.slow
 def test_turned_images_are_averaged_and_mixed_with_the_others(tmp_path, monkeypatch):
     rows, names = data(size=9), ("pixelcnn", "wide")
     for name in names:

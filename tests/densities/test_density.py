@@ -106,6 +106,7 @@ def test_samples_follow_the_enumerated_probabilities(name):
     assert chi_square_p(counts, probabilities) > 1e-3
 
 
+@pytest.mark.compiled
 def test_few_samples_of_a_mixture_come_from_all_members():
     """A single draw, many times over, follows the mixture and not its first member."""
     model, _ = make("mixture of 5", 3)

@@ -461,6 +461,7 @@ def test_five_hundred_patterns_are_one_compilation():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_long_jobs_run_in_chunks(monkeypatch):
     from keras_made import compiling
 

@@ -110,7 +110,7 @@ def end(folder):
     "kind, kills",
     [
         (KINDS[0], 1),
-        (KINDS[3], 1),
+        pytest.param(KINDS[3], 1, marks=pytest.mark.slow),
         *[pytest.param(kind, 10, marks=pytest.mark.slow) for kind in KINDS],
     ],
 )

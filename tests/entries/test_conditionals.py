@@ -408,7 +408,9 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(
+    "name", ["alone", pytest.param("among columns", marks=pytest.mark.slow)]
+)
 def test_a_conditional_of_the_users_own_fits_samples_and_saves(name, tmp_path):
     conditional = OWN[name]()
     rng = np.random.RandomState(0)

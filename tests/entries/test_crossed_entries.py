@@ -368,6 +368,7 @@ def test_what_needs_values_says_so_in_a_graph(verb):
             function(argument)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_used_is_collected_with_all_that_it_made():
     model = make(MADE([5], hidden_degrees="random", num_masks=2))
     model.sample(2)
