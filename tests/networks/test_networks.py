@@ -653,6 +653,18 @@ def test_causal_convolution_is_keras_causal_convolution():
     )
 
 
+def test_causal_convolution_of_sequences_of_unknown_length():
+    """Short ones, of which some places of the kernel hear nothing, among them."""
+    layer = CausalConv1D(4, 3, dilation=2)
+    inputs = keras.Input((None, 5))
+    model = keras.Model(inputs, layer(inputs))
+    for length in (1, 3, 9):
+        x = np.random.RandomState(0).normal(size=(2, length, 5)).astype("float32")
+        np.testing.assert_allclose(
+            model.predict(x, verbose=0), to_numpy(layer(x)), rtol=1e-4, atol=1e-5
+        )
+
+
 # Images -------------------------------------------------------------------------------
 
 
