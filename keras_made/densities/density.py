@@ -90,7 +90,10 @@ class AutoregressiveDensity(LikelihoodModel):
                 f"it with num_params={self.conditional.num_params}."
             )
         self.units = Units(
-            support, normalization, self.conditional.continuous, dtype=self.dtype_policy
+            support,
+            normalization,
+            self.conditional.continuous,
+            dtype=self.density_dtype,
         )
         self.structures = None if structures is None else [int(k) for k in structures]
         if self.structures == []:

@@ -71,7 +71,7 @@ class Ensemble(LikelihoodModel):
                 f"Received: weights={weights!r}."
             )
         # The members have units; what passes between them and the data has none.
-        self.units = Units(real=False, dtype=self.dtype_policy)
+        self.units = Units(real=False, dtype=self.density_dtype)
 
     @property
     def event_shape(self):

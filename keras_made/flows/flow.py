@@ -120,7 +120,7 @@ class Flow(LikelihoodModel):
         self._base = bases.get(base, event_size)
         # Keras finds the weights of a density only in an attribute of the flow's own.
         self._base_model = getattr(self._base, "model", None)
-        self.units = Units(support, normalization, dtype=self.dtype_policy)
+        self.units = Units(support, normalization, dtype=self.density_dtype)
         self.activation = keras.activations.get(activation)
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
