@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from simulators import TASKS
-from timing import choose_backend, load_data, print_table, save_json
+from timing import choose_backend, load_data, print_table, save_json, steps_together
 
 PLANAR = ("banana", "ring", "checkerboard")
 SIMULATED = ("two_moons", "gaussian_linear_uniform")
@@ -144,7 +144,7 @@ def fit_flow(make, problem, seed):
     x, context = problem.parts["train"]
     size = 0 if context is None else context.shape[1]
     flow = make(x.shape[1], NUM_STEPS, HIDDEN, context_size=size)
-    flow.compile(keras.optimizers.Adam(RATE), steps_per_execution=10)
+    flow.compile(keras.optimizers.Adam(RATE), steps_per_execution=steps_together(10))
     stop = keras.callbacks.EarlyStopping(
         "val_nll", patience=PATIENCE, restore_best_weights=True
     )

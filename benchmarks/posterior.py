@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 from simulators import TASKS
-from timing import choose_backend, load_data, print_table, save_json
+from timing import choose_backend, load_data, print_table, save_json, steps_together
 
 # NPE with MAF beside MAF, with neural spline flows (NSF) beside SplineMAF. C2ST, means
 # of ten observations, at 1,000, 10,000 and 100,000 simulations.
@@ -77,7 +77,7 @@ def train(kind, task, train_rows, valid_rows, seed):
     num_batches = -(-len(train_rows[0]) // BATCH)
     flow.compile(
         keras.optimizers.Adam(RATE, use_ema=True, ema_momentum=1 - num_rows**-0.5),
-        steps_per_execution=min(20, num_batches),
+        steps_per_execution=steps_together(min(20, num_batches)),
     )
     # The mean of the weights is what is validated, kept, and drawn from.
     average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)

@@ -30,6 +30,13 @@ def interleaved_medians(functions, repeats=9):
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
+def steps_together(number):
+    """`steps_per_execution` of that many, or 1 on torch, where Keras takes no more."""
+    import keras
+
+    return 1 if keras.backend.backend() == "torch" else number
+
+
 def choose_backend(backend, device="cpu"):
     """Before Keras is imported: which back end runs, and where.
 

@@ -55,7 +55,9 @@ def train(theta, x, quick):
         support=(LOW, HIGH),
     )
     flow.adapt(theta)
-    flow.compile(keras.optimizers.Adam(2e-3), steps_per_execution=20)
+    # A small network waits for its input: on torch Keras takes one step at a time.
+    several = 1 if keras.backend.backend() == "torch" else 20
+    flow.compile(keras.optimizers.Adam(2e-3), steps_per_execution=several)
     num_valid = len(theta) // 10
     callbacks = [
         keras.callbacks.ReduceLROnPlateau("val_nll", factor=0.3, patience=3),
