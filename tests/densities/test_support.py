@@ -214,7 +214,7 @@ def test_units_are_kept_whole_where_weights_are_halves(dtype):
         model.adapt(x)
         np.testing.assert_allclose(to_numpy(model.units.loc), x.mean(axis=0), rtol=1e-6)
         scores = to_numpy(model.log_prob(x))
-        # Three normals of scale 0.14 have a density of about e^1.7; without units, none.
+        # Three normals of scale 0.14: about e^1.7 where the units are kept.
         assert np.isfinite(scores).all() and np.median(scores) > 0.0
 
 
