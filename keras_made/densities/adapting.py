@@ -1,5 +1,8 @@
 """Models that learn the units of their data."""
 
+import keras
+import numpy as np
+
 from keras_made.densities import inputs
 
 
@@ -13,6 +16,18 @@ class Adaptable:
     @property
     def normalization(self):
         return self.units.normalization
+
+    def is_bounded(self) -> bool:
+        """Whether there are events that it cannot give, because of its support."""
+        return bool(np.any(self.units.bounds.exist))
+
+    def get_units_config(self) -> dict:
+        """The two arguments as a file keeps them."""
+        ends = self.support and [
+            None if end is None else np.asarray(end).tolist() for end in self.support
+        ]
+        normalization = keras.saving.serialize_keras_object(self.normalization)
+        return {"support": ends, "normalization": normalization}
 
     def adapt(self, x) -> None:
         """Learn location and scale of the data, before `fit`.

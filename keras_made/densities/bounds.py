@@ -153,13 +153,6 @@ def _ends(support):
     return low, high
 
 
-def config(support):
-    """A pair of bounds as a file keeps it: numbers and lists."""
-    if support is None:
-        return None
-    return [None if end is None else np.asarray(end).tolist() for end in support]
-
-
 def index(entry: tuple):
     """The index of an entry, as a user would write it."""
     return entry[0] if len(entry) == 1 else entry

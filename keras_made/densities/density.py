@@ -8,7 +8,6 @@ from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_positive
 from keras_made.compiling import is_traced
 from keras_made.densities import drawing, graphs, imputation, inputs
-from keras_made.densities.bounds import config
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
 from keras_made.entries.arithmetic import log_mean_exp
@@ -127,8 +126,7 @@ class AutoregressiveDensity(LikelihoodModel):
         context_shape = context_shape and (None, *context_shape[-1:])
         if not self.network.built:
             self.network.build(x_shape, context_shape)
-        if not self.units.built:
-            self.units.build((None, *self.event_shape))
+        self.units.build_for(self.event_shape)
         self.built = True
 
     def check_support(self, x):
@@ -318,8 +316,7 @@ class AutoregressiveDensity(LikelihoodModel):
             **keras.Model.get_config(self),
             "network": keras.saving.serialize_keras_object(self.network),
             "conditional": keras.saving.serialize_keras_object(self.conditional),
-            "support": config(self.support),
-            "normalization": keras.saving.serialize_keras_object(self.normalization),
+            **self.get_units_config(),
             "structures": self.structures,
         }
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.checks import check_positive
+from keras_made.checks import check_positive, to_array
 from keras_made.densities import inputs
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
@@ -43,7 +43,7 @@ class Ensemble(LikelihoodModel):
 
     def __init__(self, members, weights=None, **kwargs):
         super().__init__(**kwargs)
-        self.members = list(members)
+        self.members = list(members) if isinstance(members, list | tuple) else []
         if not self.members or not all(
             isinstance(member, LikelihoodModel) for member in self.members
         ):
@@ -59,8 +59,8 @@ class Ensemble(LikelihoodModel):
                     "learns its sizes from data must be built first."
                 )
         count = len(self.members)
-        weights = np.full(count, 1.0 / count) if weights is None else weights
-        self.weights_of_members = np.asarray(weights, "float64")
+        weights = [1.0 / count] * count if weights is None else weights
+        self.weights_of_members = to_array("weights", weights).astype("float64")
         if (
             self.weights_of_members.shape != (count,)
             or not np.all(self.weights_of_members > 0)
@@ -85,14 +85,18 @@ class Ensemble(LikelihoodModel):
         for member in self.members:
             if not member.built:
                 member.build(input_shape)
-        if not self.units.built:
-            self.units.build((None, *self.event_shape))
+        self.units.build_for(self.event_shape)
         self.built = True
 
     def adapt(self, x) -> None:
         """Every member learns location and scale of the data, as `adapt` of one."""
+        # A stream may be one that is read once.
+        batches = list(inputs.rows_of(self, x))
         for member in self.members:
-            member.adapt(x)
+            member.adapt((batch,) for batch in batches)
+
+    def is_bounded(self):
+        return any(member.is_bounded() for member in self.members)
 
     def check_support(self, x):
         for member in self.members:

@@ -57,11 +57,16 @@ def _look_at(model, stream):
     refuse_target(batch)
     model._stream_seen = True
     if not model.built:
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        x, context = split_inputs(tuple(x) if isinstance(x, list) else x)
+        x, context = _inputs_of(batch)
         shapes = tuple(tuple(a.shape) for a in (x, context) if a is not None)
         model.build(shapes if len(shapes) == 2 else shapes[0])
     return stream
+
+
+def _inputs_of(batch):
+    """`(x, context)` of a batch; some loaders make lists of tuples."""
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    return split_inputs(tuple(x) if isinstance(x, list) else x)
 
 
 def check_validation(model, data):
@@ -85,9 +90,7 @@ def check_inputs(model, x, context=None, missing=False):
     Returns:
         `(x, context)`, NumPy; context `(n, C)` or None. Builds the model.
     """
-    x = to_array("x", x)
-    _check_shape(model, x)
-    check_finite("x", x, missing)
+    x = _as_rows(model, x, missing)
     if context is not None:
         context = check_context(model, context, len(x))
     if not model.built:
@@ -110,10 +113,7 @@ def rows_of(model, x):
     Yields batches `(n, *event_shape)`. A context is let go by, and nothing is built.
     """
     if not is_stream(x):
-        x, _ = split_inputs(x)
-        x = to_array("x", x)
-        _check_shape(model, x)
-        check_finite("x", x, False)
+        x = _as_rows(model, split_inputs(x)[0])
         check_pieces(model.check_support, x)
         for start in range(0, len(x), ROWS_AT_ONCE):
             yield x[start : start + ROWS_AT_ONCE]
@@ -121,12 +121,19 @@ def rows_of(model, x):
     indexed = isinstance(x, keras.utils.PyDataset)
     for batch in (x[i] for i in range(len(x))) if indexed else x:
         refuse_target(batch)
-        rows, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        yield from rows_of(model, tuple(rows) if isinstance(rows, list) else rows)
+        yield from rows_of(model, _inputs_of(batch)[0])
+
+
+def _as_rows(model, x, missing=False):
+    """Numbers of the right shape, finite but for what may be missing, as an array."""
+    x = to_array("x", x)
+    _check_shape(model, x)
+    check_finite("x", x, missing)
+    return x
 
 
 def _check_shape(model, x):
-    event_shape = model.event_shape
+    event_shape = model.event_shape or model.units.event_shape
     if event_shape is None and x.ndim == 2 and x.size:
         return
     if event_shape is None or x.ndim != 1 + len(event_shape) or not x.size:

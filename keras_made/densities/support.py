@@ -37,6 +37,8 @@ class Units(keras.layers.Layer):
         check_normalization(normalization)
         self.normalization = normalization
         self.real = np.asarray(real)
+        # Known from the first of `adapt` and `build`.
+        self.event_shape = None
         for name, value in (("support", support), ("normalization", normalization)):
             if value is not None and not self.real.any():
                 raise ValueError(
@@ -61,6 +63,16 @@ class Units(keras.layers.Layer):
         elif self.real.any():
             self.loc = self._add("loc", "zeros")
             self.scale = self._add("scale", "ones")
+
+    def build_for(self, event_shape: tuple[int, ...]) -> None:
+        """Build, or raise a ValueError when `adapt` saw events of another shape."""
+        if not self.built:
+            self.build((None, *event_shape))
+        elif self.event_shape != tuple(event_shape):
+            raise ValueError(
+                f"The model was adapted to events of shape {self.event_shape}. "
+                f"Received: events of shape {tuple(event_shape)}."
+            )
 
     def compute_output_shape(self, x_shape):
         return x_shape
@@ -122,14 +134,15 @@ class Units(keras.layers.Layer):
         """
         count, mean, squares = 0, 0.0, 0.0
         for x in batches:
-            if not self.built:
-                self.build(x.shape)
+            self.build_for(x.shape[1:])
             y = self.unbound(x)
             part = len(y) / (count + len(y))
             shift = y.mean(axis=0) - mean
             mean = mean + part * shift
             squares = squares + len(y) * y.var(axis=0) + count * part * shift**2
             count += len(y)
+        if not count:
+            raise ValueError("`adapt` needs rows. Received: a stream that holds none.")
         scale = np.sqrt(squares / count)
         # The deviation of a constant is rounding.
         varies = self.real & (scale > 1e-12 * np.abs(mean))

@@ -67,7 +67,7 @@ class DensityBase:
         return ops.cast(u, dtype)
 
     def is_bounded(self):
-        return bool(np.any(self.model.units.bounds.exist))
+        return self.model.is_bounded()
 
     def distribution(self, dtype, context=None):
         return self.model.distribution(context if self.model.context_size else None)
@@ -93,8 +93,9 @@ class ConstantBase:
         return self.distribution(dtype).sample(num_rows, seed=pair)
 
     def is_bounded(self):
-        far = np.full((2, self.event_size), FAR, "float32") * [[-1.0], [1.0]]
-        return not np.all(np.isfinite(self.log_prob(ops.cast(far, "float32"))))
+        far = np.outer([-FAR, FAR], np.ones(self.event_size))
+        scores = self.log_prob(ops.convert_to_tensor(far, "float32"))
+        return not np.all(np.isfinite(scores))
 
     def distribution(self, dtype, context=None):
         from keras_made.tfp import bases

@@ -13,7 +13,6 @@ from keras import ops
 from keras_made.checks import check_positive
 from keras_made.compiling import run_in_chunks
 from keras_made.densities import inputs
-from keras_made.densities.bounds import config as config_of_bounds
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
 from keras_made.flows import bases
@@ -213,8 +212,7 @@ class Flow(LikelihoodModel):
             if not step.built:
                 step.build(*shapes)
                 step.built = True
-        if not self.units.built:
-            self.units.build((None, *self.event_shape))
+        self.units.build_for(self.event_shape)
         if isinstance(self._base, bases.DensityBase) and not self._base.model.built:
             self._base.model.build(shapes if self.context_size else shapes[0])
         self.built = True
@@ -361,8 +359,7 @@ class Flow(LikelihoodModel):
             "context_size": self.context_size,
             "permutation": self.permutation,
             "base": self._base.get_config(),
-            "support": config_of_bounds(self.support),
-            "normalization": keras.saving.serialize_keras_object(self.normalization),
+            **self.get_units_config(),
             "min_scale": self.min_scale,
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,

@@ -74,6 +74,16 @@ def test_it_is_fitted_adapted_and_comes_back_from_a_file(tmp_path):
         model.log_prob(np.full((1, 2), -4.0))
 
 
+def test_every_member_adapts_to_a_stream_that_is_read_once():
+    x, model = rows(), Ensemble(members())
+    model.adapt((batch,) for batch in (x[:32], x[32:]))
+    for member in model.members:
+        y = member.units.unbound(x)
+        np.testing.assert_allclose(
+            to_numpy(member.units.loc), y.mean(axis=0), atol=1e-5
+        )
+
+
 def test_it_may_be_a_base_and_a_member():
     inner = Ensemble(members())
     flow = flows.NICE(2, 2, (4,), base=Ensemble([inner, flows.MAF(2, 1, (4,))]))
@@ -84,6 +94,8 @@ def test_it_may_be_a_base_and_a_member():
 
 WRONG = {
     "no members": (lambda: Ensemble([]), "`members` must be a sequence of models"),
+    "no sequence": (lambda: Ensemble(flows.MAF(2)), "`members` must be a sequence of"),
+    "words": (lambda: Ensemble([flows.MAF(2)], "equal"), "`weights` must be an array"),
     "a layer": (lambda: Ensemble([MADE([4])]), "`members` must be a sequence of"),
     "sizes": (
         lambda: Ensemble([flows.MAF(2), flows.MAF(3)]),

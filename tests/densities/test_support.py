@@ -13,6 +13,7 @@ from keras_made import (
     AutoregressiveDensity,
     Categorical,
     Columns,
+    Ensemble,
     MixtureOfNormals,
     Normal,
     flows,
@@ -295,8 +296,22 @@ def test_a_support_that_does_not_fit_is_refused():
         model.build((None, 2))
 
 
-def test_a_base_with_bounds_is_named_as_the_cause():
+def test_adapt_refuses_a_stream_without_rows_and_events_of_another_shape():
+    with pytest.raises(ValueError, match="`adapt` needs rows"):
+        flows.MAF(2).adapt(x for x in ())
+    model = density()
+    model.adapt(np.zeros((4, 3)))
+    with pytest.raises(ValueError, match=r"events of shape \(3,\).*shape \(5, 4\)"):
+        model.log_prob(np.zeros((5, 4)))
+    with pytest.raises(ValueError, match=r"adapted to events of shape \(3,\)"):
+        model.build((None, 4))
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_base_with_bounds_is_named_as_the_cause(joined):
     base = density(support=(0.0, 1.0))
+    base.build((None, 3))
+    base = Ensemble([base]) if joined else base
     flow = flows.MAF(3, 1, (4,), base=base)
     flow.compile("adam")
     with pytest.raises(ValueError, match="a base with bounded support"):
