@@ -9,7 +9,9 @@ more problems. What differs are the words of a start:
                      1 / (3 fan-in), and a fan-in counts what a unit hears
     indirect, inner  without direct connections, or without those of the context
     biases           of hidden units, uniform on +-1 / sqrt(fan-in), as torch's
-    exp              scales of affine steps e^s, |s| softly below log 1000, as zuko's
+    all-direct       direct connections to every parameter of a spline
+    softplus         affine steps x = loc + scale u, scale = softplus(raw) + 0.001
+    divided          affine steps x = loc + scale u with the package's scales
     plain            networks hear numbers as they are, not `Bounded`
     zuko             zuko's flow of the same name, all of it (needs zuko and torch)
 
@@ -48,10 +50,10 @@ CANDIDATES = (
     "torch biases indirect",
     "glorot biases",
     "glorot biases indirect",
-    "glorot exp",
+    "glorot all-direct",
+    "glorot softplus",
+    "glorot divided",
     "glorot plain",
-    "glorot exp plain",
-    "torch exp",
     "zuko",
 )
 
@@ -87,8 +89,10 @@ def make_flow(kind, start, *args, **kwargs):
     if kind.endswith("MAF"):
         options["direct"] = "indirect" not in words
     family = getattr(flows, kind)
-    if "exp" in words:
-        family = with_exp_scales(family)
+    if "softplus" in words or "divided" in words:
+        family = with_affine_steps(family, "softplus" in words)
+    if "all-direct" in words:
+        family = with_all_direct(family)
     flow = family(*args, **kwargs, **options)
     if "plain" in words:
         for network in flow.networks:
@@ -103,24 +107,48 @@ def make_flow(kind, start, *args, **kwargs):
     return flow
 
 
-def with_exp_scales(family):
-    """The family, with scales as zuko's MAF has them."""
+def with_affine_steps(family, softplus):
+    """The family, with affine steps x = loc + scale u."""
     from keras import ops
 
     from keras_made.flows import Affine
 
-    class ExpAffine(Affine):
-        def _loc_and_scale(self, params):
-            log_scale = params[..., 1]
-            limit = -np.log(self.min_scale)
-            scale = ops.exp(log_scale / (1.0 + ops.abs(log_scale / limit)))
-            return params[..., 0], scale
+    class OtherAffine(Affine):
+        def forward(self, params, u):
+            loc, log_scale = self._loc_and_log_scale(params)
+            return loc + u * ops.exp(log_scale), log_scale
 
-    class WithExpScales(family):
+        def inverse(self, params, x):
+            loc, log_scale = self._loc_and_log_scale(params)
+            return (x - loc) * ops.exp(-log_scale), -log_scale
+
+        def _loc_and_log_scale(self, params):
+            if not softplus:
+                return super()._loc_and_log_scale(params)
+            scale = ops.softplus(params[..., 1] + np.log(np.e - 1)) + self.min_scale
+            return params[..., 0], ops.log(scale)
+
+    class WithOtherSteps(family):
         def make_transform(self):
-            return ExpAffine(self.min_scale)
+            transform = super().make_transform()
+            if isinstance(transform, Affine):
+                return OtherAffine(self.min_scale)
+            transform.affine = OtherAffine(self.min_scale)
+            return transform
 
-    return WithExpScales
+    return WithOtherSteps
+
+
+def with_all_direct(family):
+    """The family, with direct connections to all that moves an entry."""
+
+    class AllDirect(family):
+        def make_transform(self):
+            transform = super().make_transform()
+            transform.direct_params = None
+            return transform
+
+    return AllDirect
 
 
 def deafen(network):
@@ -186,9 +214,9 @@ def load_rows(path):
     return json.loads(Path(path).read_text())["rows"] if Path(path).exists() else []
 
 
-def summary(rows):
-    """Means over runs, a row for each problem, flow and start."""
-    keys = ("problem", "flow", "start")
+def summary(rows, what="start"):
+    """Means over runs, a row for each problem, flow and start (or another choice)."""
+    keys = ("problem", "flow", what)
     groups = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in keys), []).append(row)

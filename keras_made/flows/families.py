@@ -61,6 +61,7 @@ class MAF(Flow):
             ordering=self.ordering(index),
             activation=self.activation,
             direct=self.direct,
+            direct_params=transform.direct_params,
             dropout=self.dropout,
             kernel_initializer=self.initializer(index),
             kernel_regularizer=self.kernel_regularizer,
@@ -82,7 +83,7 @@ class MAF(Flow):
 class IAF(MAF):
     """Inverse autoregressive flow: draws in one pass, scores incrementally.
 
-    The steps are those of `MAF`, inverted: u = loc(x) + scale(x) x. Drawing, and
+    The steps are those of `MAF`, inverted: x = u / scale(u) - loc(u). Drawing, and
     scoring its own draws, is one pass: the family for variational inference. The
     gradient of scoring other rows costs up to D backward passes.
 

@@ -17,6 +17,7 @@ from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
 from keras_made.flows import bases
 from keras_made.flows.steps import FlowStep, Linear
+from keras_made.flows.transforms import check_min_scale
 from keras_made.generation import seed_generator
 from keras_made.layers import another_initializer
 from keras_made.masks import check_seed, make_orderings
@@ -57,7 +58,8 @@ class Flow(LikelihoodModel):
         normalization: a `keras.layers.Normalization` of the data, behind the bounds:
             the flow works on standardised values, log p stays in the data's own units.
             None: `adapt` learns one.
-        min_scale: floor of the scale of each step.
+        min_scale: floor of the scale of each step, between 0 and 1; its ceiling is
+            1 / min_scale.
         activation: of the hidden layers.
         dropout: rate, after each hidden layer. The direction that goes entry by entry
             (scoring with IAF) is without dropout, also in training.
@@ -106,8 +108,6 @@ class Flow(LikelihoodModel):
                 "`permutation` must be 'reverse', 'random' or 'lu'. Received: "
                 f"permutation={permutation!r}."
             )
-        if not 0 < min_scale <= 1:
-            raise ValueError(f"`min_scale` must be in (0, 1]. Received: {min_scale!r}.")
         self.event_size = event_size
         self.num_steps = num_steps
         if hidden_units is None:
@@ -115,7 +115,7 @@ class Flow(LikelihoodModel):
         self.hidden_units = tuple(hidden_units)
         self._context_size = context_size
         self.permutation = permutation
-        self.min_scale = min_scale
+        self.min_scale = check_min_scale(min_scale)
         self._base = bases.get(base, event_size)
         # Keras finds the weights of a density only in an attribute of the flow's own.
         self._base_model = getattr(self._base, "model", None)

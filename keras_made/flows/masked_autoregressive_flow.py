@@ -7,11 +7,11 @@ from keras_made.tfp.bijectors import FlowBijector
 
 
 class MaskedAutoregressiveFlow(FlowBijector):
-    """x_i = loc_i + scale_i u_i, with loc and scale of entry i from the x before it.
+    """x_i = (u_i + loc_i) scale_i, with loc and scale of entry i from the x before it.
 
-        inverse:  u = (x - loc(x)) / scale(x)             one call of the network
-        forward:  x_i = loc_i(x) + scale_i(x) u_i         entry by entry, incremental
-        scale = softplus(raw + log(e - 1)) + min_scale
+        inverse:  u = x / scale(x) - loc(x)               one call of the network
+        forward:  x_i = (u_i + loc_i(x)) scale_i(x)       entry by entry, incremental
+        log scale = raw / (1 + |raw| / log(1 / min_scale))
 
     For plain TFP code around an `Autoregressive` network. With a `MADE` the forward
     direction costs a few passes of arithmetic, whatever D; its gradient is that of the
@@ -24,7 +24,7 @@ class MaskedAutoregressiveFlow(FlowBijector):
 
     Args:
         network: an `Autoregressive` layer with the `num_params` of the transform.
-        min_scale: floor of the scales.
+        min_scale: floor of the scales, between 0 and 1.
         transform: a `keras_made.flows.Transform`. None: the affine map above.
         context: `(..., C)`, for calls that pass no `context` of their own.
         name: of the bijector; `tfb.Chain` routes `context` by it.

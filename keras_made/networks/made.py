@@ -61,6 +61,8 @@ class MADE(Autoregressive):
         dropout: rate, after each hidden layer.
         kernel_initializer: of all kernels but the direct one.
         kernel_regularizer: penalty on the connected weights of every kernel.
+        direct_params: to how many of a variable's parameters, the first ones, direct
+            connections go. None: to all.
         output_scale: spread of the output kernel at the start, as a part of what its
             initializer gives: near zero, outputs start near their biases.
         kernel_form: of `MaskedDense`: `"auto"`, `"masked"` or `"staircase"`, which
@@ -111,6 +113,7 @@ class MADE(Autoregressive):
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         kernel_form: str = "auto",
+        direct_params: int | None = None,
         output_scale: float = 1.0,
         seed: int = 0,
         **layer_kwargs,
@@ -125,11 +128,6 @@ class MADE(Autoregressive):
         self.hidden_units = tuple(hidden_units)
         for units in self.hidden_units:
             check_positive("hidden_units", units)
-        if not self.hidden_units and not direct:
-            raise ValueError(
-                "Without hidden layers and with `direct=False`, nothing connects the "
-                "inputs to the outputs. Pass `hidden_units` or `direct=True`."
-            )
         self.ordering = check_ordering(ordering)
         self.hidden_degrees = hidden_degrees
         self.direct = direct
@@ -142,9 +140,27 @@ class MADE(Autoregressive):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_form = check_kernel_form(kernel_form)
+        self.direct_params = direct_params
         self.output_scale = output_scale
         self.seed = check_seed(seed)
+        self._check_direct()
         self._check_cycle()
+
+    def _check_direct(self):
+        if not self.hidden_units and not self.direct:
+            raise ValueError(
+                "Without hidden layers and with `direct=False`, nothing connects the "
+                "inputs to the outputs. Pass `hidden_units` or `direct=True`."
+            )
+        if self.direct_params is None:
+            return
+        check_positive("direct_params", self.direct_params)
+        if not self.hidden_units or self.direct_params > self.params_per_entry:
+            raise ValueError(
+                "`direct_params` must be at most the parameters of a variable, "
+                f"{self.params_per_entry}, and None without hidden layers. Received: "
+                f"direct_params={self.direct_params}, hidden_units={self.hidden_units}."
+            )
 
     def _check_cycle(self):
         make_hidden_degrees(self.hidden_degrees, self.hidden_units, 2)
@@ -184,8 +200,7 @@ class MADE(Autoregressive):
         context = np.full((self.num_masks, self.context_size), CONTEXT_DEGREE)
         features = np.repeat(ranks, self.num_features, axis=1)
         inputs = np.concatenate([features, context], axis=1)
-        outputs = np.repeat(ranks, self.params_per_entry, axis=1)
-        self._make_layers(inputs, outputs)
+        self._make_layers(inputs, ranks)
         for layer in self.masked_layers:
             layer.build((None, layer.source_degrees.shape[1]))
         self.dropouts = [
@@ -194,8 +209,14 @@ class MADE(Autoregressive):
         ]
         self.incremental = Incremental(self)
 
-    def _make_layers(self, inputs, outputs):
-        """Layers between inputs and outputs of these degrees, each `(K, width)`."""
+    def _make_layers(self, inputs, ranks):
+        """Layers between inputs of these degrees and variables of these ranks.
+
+        Args:
+            inputs: ints `(K, number of features and of the context)`.
+            ranks: ints `(K, D)`.
+        """
+        outputs = np.repeat(ranks, self.params_per_entry, axis=1)
         shared = {
             "kernel_regularizer": self.kernel_regularizer,
             "kernel_form": self.kernel_form,
@@ -227,7 +248,7 @@ class MADE(Autoregressive):
         if self.direct:
             self.direct_layer = MaskedDense(
                 inputs,
-                outputs,
+                np.repeat(ranks, self.direct_params or self.params_per_entry, axis=1),
                 strict=True,
                 use_bias=not self.hidden_layers,
                 kernel_initializer="zeros",
@@ -270,8 +291,26 @@ class MADE(Autoregressive):
         if self.output_layer is not None:
             outputs = self.output_layer(h, structure=structure)
         if self.direct_layer is not None:
-            outputs = outputs + self.direct_layer(inputs, structure=structure)
+            direct = self.direct_layer(inputs, structure=structure)
+            outputs = outputs + self.beside_zeros(direct)
         return ops.reshape(outputs, (*batch, *self.event_shape, self.params_per_entry))
+
+    def beside_zeros(self, direct):
+        """What goes to the `direct_params` of each variable, as if it went to all.
+
+        Args:
+            direct: `(..., D x direct_params)`.
+
+        Returns:
+            `(..., D x params_per_entry)`, zero for the other parameters.
+        """
+        if self.direct_params is None:
+            return direct
+        batch, size = ops.shape(direct)[:-1], self.event_size
+        direct = ops.reshape(direct, (*batch, size, self.direct_params))
+        missing = self.params_per_entry - self.direct_params
+        direct = ops.pad(direct, [(0, 0)] * (len(batch) + 1) + [(0, missing)])
+        return ops.reshape(direct, (*batch, size * self.params_per_entry))
 
     def connectivity(self, structure: int = 0) -> np.ndarray:
         """What the masks let through: bools (D, D), `[i, j]` = output i can hear x_j.
@@ -332,6 +371,7 @@ class MADE(Autoregressive):
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "kernel_form": self.kernel_form,
+            "direct_params": self.direct_params,
             "output_scale": self.output_scale,
             "seed": self.seed,
         }

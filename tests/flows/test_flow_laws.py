@@ -142,6 +142,8 @@ def test_direct_connections_are_there_as_the_flow_was_asked_to(name, direct, tmp
     for either in (flow, again):
         layers = [network.direct_layer for network in either.networks]
         assert [layer is not None for layer in layers] == [direct, direct]
+        # A spline's shape is not moved directly, its location and scale are.
+        assert all(layer.units == 2 * 3 for layer in layers if layer is not None)
     assert again.get_config() == flow.get_config()
     x = normal(5, 3)
     scores = to_numpy(flow.log_prob(x))

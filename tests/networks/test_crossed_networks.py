@@ -86,6 +86,7 @@ OPTIONS = {
     "residual": {"residual": True},
     "not direct": {"direct": False, "hidden_degrees": "random"},
     "visible": {"hidden_units": []},
+    "partly direct": {"direct_params": 1},
     "reversed": {"ordering": "reversed", "num_masks": 1},
 }
 
@@ -102,7 +103,8 @@ def all_at_once(network, x, context, structure, order):
                 heard = np.repeat(ranks, network.num_features)
                 layer.source_degrees[structure, : size * network.num_features] = heard
             if layer in (network.output_layer, network.direct_layer):
-                layer.degrees[structure] = np.repeat(ranks, network.params_per_entry)
+                each = layer.units // size
+                layer.degrees[structure] = np.repeat(ranks, each)
         context_i = None if context is None else context[i : i + 1]
         whole = to_numpy(network(x[i : i + 1], context_i, structure=structure))
         out.append(whole.reshape(size, -1))

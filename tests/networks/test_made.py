@@ -27,6 +27,7 @@ NETWORKS = {
     "fvsbn, context": (lambda: MADE((), ordering="reversed"), 2),
     "three layers": (lambda: MADE([12, 7, 20], direct=False, activation="elu"), 0),
     "narrow": (lambda: MADE([2], num_params=2), 0),
+    "partly direct": (lambda: MADE([6], 3, direct_params=2, companion=True), 2),
     "narrow, no direct": (lambda: MADE([3, 2], direct=False), 0),
     "one unit, context": (lambda: MADE([1], direct=False), 2),
     "no direct, context": (lambda: MADE([14], direct=False), 3),
@@ -361,6 +362,16 @@ def test_regularizer_and_initializer_reach_the_kernels():
     assert (network.direct_layer.get_weights()[0] == 0).all()
 
 
+def test_direct_connections_go_to_the_first_parameters_of_each_variable():
+    network, _ = make("partly direct")
+    x, context = make_data("partly direct", 2)
+    before = to_numpy(network(x, context))
+    network.direct_layer._kernel.weight.assign_add(np.ones((D + 2, D * 2)))
+    moved = (to_numpy(network(x, context)) != before).any(axis=0)
+    assert moved[..., :2].all()
+    assert not moved[..., 2].any()
+
+
 def test_parameters_of_one_variable_are_adjacent():
     """Output [..., d, p] of a wide net is column d * P + p of its kernel."""
     network, _ = make("two parameters")
@@ -429,6 +440,9 @@ def test_in_a_functional_and_a_subclassed_model():
         (lambda: MADE([4], ordering=5), "ordering"),
         (lambda: MADE([4], hidden_degrees="odd"), "hidden_degrees"),
         (lambda: MADE((), direct=False), "nothing connects"),
+        (lambda: MADE([4], 2, direct_params=3), "parameters of a variable, 2"),
+        (lambda: MADE([4], 2, direct_params=0), "direct_params"),
+        (lambda: MADE((), 2, direct_params=1), "without hidden layers"),
         (lambda: MADE([4], dropout=1.0), "dropout"),
         (lambda: MADE([4], seed=None), "seed"),
         (lambda: MADE([4], seed=-1), "seed"),
