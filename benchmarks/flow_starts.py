@@ -10,8 +10,8 @@ more problems. What differs are the words of a start:
     indirect, inner  without direct connections, or without those of the context
     biases           of hidden units, uniform on +-1 / sqrt(fan-in), as torch's
     all-direct       direct connections to every parameter of a spline
-    softplus         affine steps x = loc + scale u, scale = softplus(raw) + 0.001
-    divided          affine steps x = loc + scale u with the package's scales
+    softplus         scales of affine steps softplus(raw) + 0.001
+    shifted          affine steps x = (u + loc) scale, as zuko's
     plain            networks hear numbers as they are, not `Bounded`
     zuko             zuko's flow of the same name, all of it (needs zuko and torch)
 
@@ -52,7 +52,7 @@ CANDIDATES = (
     "glorot biases indirect",
     "glorot all-direct",
     "glorot softplus",
-    "glorot divided",
+    "glorot shifted",
     "glorot plain",
     "zuko",
 )
@@ -81,7 +81,7 @@ def make_flow(kind, start, *args, **kwargs):
     from keras_made import flows
 
     words = start.split()
-    options = {}
+    options = {"kernel_initializer": "glorot_uniform"}
     if "torch" in words:
         options["kernel_initializer"] = keras.initializers.VarianceScaling(
             1 / 3, "fan_in", "uniform"
@@ -89,7 +89,7 @@ def make_flow(kind, start, *args, **kwargs):
     if kind.endswith("MAF"):
         options["direct"] = "indirect" not in words
     family = getattr(flows, kind)
-    if "softplus" in words or "divided" in words:
+    if "softplus" in words or "shifted" in words:
         family = with_affine_steps(family, "softplus" in words)
     if "all-direct" in words:
         family = with_all_direct(family)
@@ -108,32 +108,29 @@ def make_flow(kind, start, *args, **kwargs):
 
 
 def with_affine_steps(family, softplus):
-    """The family, with affine steps x = loc + scale u."""
+    """The family, with softplus scales, or with locations in units of the noise."""
     from keras import ops
 
     from keras_made.flows import Affine
 
-    class OtherAffine(Affine):
-        def forward(self, params, u):
-            loc, log_scale = self._loc_and_log_scale(params)
-            return loc + u * ops.exp(log_scale), log_scale
-
-        def inverse(self, params, x):
-            loc, log_scale = self._loc_and_log_scale(params)
-            return (x - loc) * ops.exp(-log_scale), -log_scale
-
+    class Softplus(Affine):
         def _loc_and_log_scale(self, params):
-            if not softplus:
-                return super()._loc_and_log_scale(params)
             scale = ops.softplus(params[..., 1] + np.log(np.e - 1)) + self.min_scale
             return params[..., 0], ops.log(scale)
+
+    class Shifted(Affine):
+        def _loc_and_log_scale(self, params):
+            loc, log_scale = super()._loc_and_log_scale(params)
+            return loc * ops.exp(log_scale), log_scale
+
+    affine = Softplus if softplus else Shifted
 
     class WithOtherSteps(family):
         def make_transform(self):
             transform = super().make_transform()
             if isinstance(transform, Affine):
-                return OtherAffine(self.min_scale)
-            transform.affine = OtherAffine(self.min_scale)
+                return affine(self.min_scale)
+            transform.affine = affine(self.min_scale)
             return transform
 
     return WithOtherSteps

@@ -7,10 +7,10 @@ from keras_made.tfp.bijectors import FlowBijector
 
 
 class MaskedAutoregressiveFlow(FlowBijector):
-    """x_i = (u_i + loc_i) scale_i, with loc and scale of entry i from the x before it.
+    """x_i = loc_i + scale_i u_i, with loc and scale of entry i from the x before it.
 
-        inverse:  u = x / scale(x) - loc(x)               one call of the network
-        forward:  x_i = (u_i + loc_i(x)) scale_i(x)       entry by entry, incremental
+        inverse:  u = (x - loc(x)) / scale(x)             one call of the network
+        forward:  x_i = loc_i(x) + scale_i(x) u_i         entry by entry, incremental
         log scale = raw / (1 + |raw| / log(1 / min_scale))
 
     For plain TFP code around an `Autoregressive` network. With a `MADE` the forward

@@ -75,10 +75,9 @@ class Scale(Transform):
 
 @keras.saving.register_keras_serializable(package="keras_made")
 class Affine(Transform):
-    """x = (u + loc) scale, log scale = raw / (1 + |raw| / log(1 / min_scale)).
+    """x = loc + scale u, log scale = raw / (1 + |raw| / log(1 / min_scale)).
 
-    The location counts in units of the noise, so that no error of it grows when the
-    scale is small, and the scale keeps to (min_scale, 1 / min_scale), softly.
+    The scale keeps to (min_scale, 1 / min_scale), softly.
 
     Args:
         min_scale: floor of the scale; its ceiling is 1 / min_scale.
@@ -98,11 +97,11 @@ class Affine(Transform):
 
     def forward(self, params, u):
         loc, log_scale = self._loc_and_log_scale(params)
-        return (u + loc) * ops.exp(log_scale), log_scale
+        return loc + ops.exp(log_scale) * u, log_scale
 
     def inverse(self, params, x):
         loc, log_scale = self._loc_and_log_scale(params)
-        return x * ops.exp(-log_scale) - loc, -log_scale
+        return (x - loc) * ops.exp(-log_scale), -log_scale
 
     def get_config(self):
         return {"min_scale": self.min_scale}
@@ -120,7 +119,7 @@ def check_min_scale(min_scale):
 
 @keras.saving.register_keras_serializable(package="keras_made")
 class Spline(Transform):
-    """u = s(x) / scale - loc, s a rational-quadratic spline on [-bound, bound].
+    """u = (s(x) - loc) / scale, s a rational-quadratic spline on [-bound, bound].
 
     Outside the interval s is the identity. The spline acts on the data's side: there
     its knots lie where the data are, whatever the location and the scale.
