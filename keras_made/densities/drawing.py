@@ -60,6 +60,7 @@ def draw_members(
     own, groups, lengths = _plan(model, members, first)
     function = model.compiled_function(verb, generate_rows)
     flat = (-1, model.network.event_size)
+    typical = None if known is None else np.reshape(model.typical_event(), flat)
 
     def run(members, context, first, *masks):
         known, observed, counted = (
@@ -72,6 +73,9 @@ def draw_members(
             order = model.network.orders()[members]
         shape = (len(members), *noise_shape(model))
         uniforms = draw_uniforms(shape, noise, model.density_dtype)
+        if known is not None:
+            # What lies under a missing entry is not looked at, and may be NaN.
+            known = np.where(observed, known, typical)
         context, known = (as_floats(a, model.density_dtype) for a in (context, known))
         tensors = (uniforms, context, order, known, observed, counted)
         rows = function(np.int32(members[0]), *tensors, verbose=verbose)

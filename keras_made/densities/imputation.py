@@ -5,14 +5,14 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_made.checks import to_array, warn
+from keras_made.checks import check_pieces, to_array, warn
 from keras_made.compiling import join_chunks, most_at_once, to_tensor
 from keras_made.densities.drawing import (
     choose_members,
     draw_members,
     noise_shape,
 )
-from keras_made.densities.inputs import check_inputs
+from keras_made.densities.inputs import check_context, check_inputs
 from keras_made.entries.arithmetic import log_mean_exp
 from keras_made.generation import draw_uniforms
 
@@ -197,18 +197,32 @@ def log_slopes(model, x, entries):
 
 
 def check_missing(model, x, observed, context):
+    """Rows as they are, where they are observed, and the context; or a ValueError.
+
+    They are checked in pieces, with NaN for what is missing: no copy of them is made.
+    """
     x = to_array("x", x)
     if observed is None:
         observed = ~np.isnan(x)
     observed = _check_observed(observed, x)
-    absent = observed & np.isnan(x)
-    if np.any(absent):
-        raise ValueError(
-            "`x` is NaN where `observed` is True, first in row "
-            f"{int(np.argwhere(absent)[0][0])}. Make `observed` False there, or "
-            "leave it out."
-        )
-    x, context = check_inputs(model, np.where(observed, x, np.nan), context, True)
+    if not x.ndim or not x.size:
+        check_inputs(model, x, context, True)
+    if context is not None:
+        context = check_context(model, context, len(x))
+
+    def check(rows):
+        known, seen = x[rows], observed[rows]
+        absent = np.argwhere(seen & np.isnan(known))
+        if len(absent):
+            raise ValueError(
+                "`x` is NaN where `observed` is True, first in row "
+                f"{int(rows[absent[0][0]])}. Make `observed` False there, or leave it "
+                "out."
+            )
+        own = None if context is None else context[rows]
+        check_inputs(model, np.where(seen, known, np.nan), own, True)
+
+    check_pieces(check, np.arange(len(x)))
     return x, observed, context
 
 
@@ -219,6 +233,8 @@ def _check_observed(observed, x):
             "`observed` must be booleans, True where the value is known. Received: "
             f"dtype {observed.dtype}."
         )
+    if observed.shape == x.shape and observed.flags.writeable:
+        return observed
     try:
         return np.array(np.broadcast_to(observed, x.shape))
     except ValueError:

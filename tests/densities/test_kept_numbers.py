@@ -1,7 +1,7 @@
 """Scores and draws that no rearrangement of the code may change.
 
-Weights, data and noise come from NumPy: scores and draws are the same on every back end.
-`python tests/densities/test_kept_numbers.py` prints the table as the code gives it today.
+Weights, data and noise come from NumPy: scores and draws are the same on every back
+end. `python tests/densities/test_kept_numbers.py` prints the table as it is today.
 """
 
 import numpy as np
