@@ -17,7 +17,7 @@ import numpy as np
 from timing import save_json
 
 import keras_made as km
-from keras_made.compiling import compiled
+from keras_made.compiling import Announced, compiled
 from keras_made.densities.drawing import generate_rows
 
 
@@ -37,7 +37,7 @@ def count_traces(model):
         traces.append(len(args))
         return generate_rows(model, *args)
 
-    model._functions["generate"] = compiled(model, generate)
+    model._functions["impute"] = Announced(compiled(model, generate), "impute")
     return traces
 
 

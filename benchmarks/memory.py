@@ -5,8 +5,8 @@
 Each figure is of a process of its own, on Linux: the peak of its anonymous memory (what
 is not a file mapped into it) beyond what it had when the job began, with its rows in
 memory or in a file. The last column is what a further row adds, in sizes of a row (400
-bytes): 0 for work in bounded memory, about 2 for `sample` and 3.5 for `impute`, which
-hold the parts of what they return while they join them, and `impute` its rows again.
+bytes): 0 for work in bounded memory, 1 for `sample`, which holds what it returns, and a
+quarter more for `impute`, which holds a boolean for each entry besides.
 """
 
 import argparse

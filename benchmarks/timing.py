@@ -2,8 +2,10 @@
 
 import json
 import os
+import platform
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,28 @@ def interleaved_medians(functions, repeats=9):
             if round_:
                 times[name].append(time.perf_counter() - start)
     return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def describe_machine():
+    """What numbers were measured on: processor, cores, back end, versions."""
+    import keras
+
+    backend = keras.backend.backend()
+    packages = ("keras_made", "keras", backend, "numpy")
+    processor = platform.processor() or platform.machine()
+    return {
+        "machine": f"{processor}, {os.cpu_count()} cores",
+        "backend": backend,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages if is_installed(name)},
+    }
+
+
+def is_installed(name):
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def steps_together(number):

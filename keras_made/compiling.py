@@ -1,11 +1,24 @@
 """Functions of a layer's weights, compiled, and run over many rows in chunks."""
 
+import sys
+import threading
+
 import keras
 import numpy as np
 from keras import ops
 
 # Floats that one chunk may hold: 64 MB in float32, however many rows are asked for.
 FLOATS_PER_CHUNK = 2**24
+# Arrays begin at multiples of so many bytes, which back ends want.
+ALIGNMENT = 64
+# From this size on, a copy costs more than a detour that makes none.
+SHARED_BYTES = 2**20
+# Rows of a chunk: what is compiled for each shape is compiled at most this often.
+LENGTHS = (16, 128, 1024, 8192)
+# A call costs as much as so many rows more (D = 16 to 64, two layers, two cores).
+ROWS_OF_A_CALL = 200
+# Seconds of compiling after which one is told.
+SILENCE = 1.0
 # From this size on, XLA on a CPU saves more in an epoch or two than compiling costs.
 XLA_WEIGHTS = 1_000_000
 
@@ -48,6 +61,39 @@ def _jit(layer, function):
     return call
 
 
+class Announced:
+    """A compiled function that says so, once for each shape, when compiling takes long.
+
+    How long it will take is not known before, and differs tenfold between machines: a
+    clock runs beside it.
+
+    Args:
+        function: what `compiled` returned.
+        name: of what is compiled, a verb.
+    """
+
+    def __init__(self, function, name: str):
+        self.function = function
+        self.name = name
+        self.shapes = set()
+
+    def __call__(self, *args, verbose=0):
+        args = [None if a is None else ops.convert_to_tensor(a) for a in args]
+        shapes = tuple(None if a is None else tuple(a.shape) for a in args)
+        if shapes in self.shapes or keras.backend.backend() == "torch":
+            return self.function(*args)
+        self.shapes.add(shapes)
+        rows = next(shape[0] for shape in shapes if shape)
+        text = f"compiling {self.name} for {rows} rows, once for this model"
+        clock = threading.Timer(SILENCE, print, [text], {"file": sys.stderr})
+        if verbose:
+            clock.start()
+        try:
+            return self.function(*args)
+        finally:
+            clock.cancel()
+
+
 def gains_by_xla(model) -> bool:
     """Whether XLA, which Keras leaves out on TensorFlow and a CPU, pays in training.
 
@@ -82,49 +128,93 @@ def most_at_once(floats_each) -> int:
     return max(1, FLOATS_PER_CHUNK // max(1, floats_each))
 
 
-def run_in_chunks(function, arrays, floats_per_row, verbose="auto", least_rows=16):
+def run_in_chunks(function, arrays, floats_per_row, verbose="auto", **options):
     """Call `function` on chunks of rows and join what it returns.
+
+    Args:
+        function: takes some rows of each array (None stays None), as many of all, and
+            returns a tensor or an array with that many rows.
+        arrays: arrays with equal first axes, or None. The first is not None.
+        floats_per_row: about how many floats `function` holds for one row.
+        verbose: 0 for silence, 1 for a progress bar, `"auto"` for one when the rows
+            hold more floats than a chunk may.
+        **options: of `join_chunks`.
+
+    Returns:
+        A tensor with one row per row.
+    """
+    joined = join_chunks(function, arrays, floats_per_row, verbose, **options)
+    return to_tensor(joined)
+
+
+def join_chunks(
+    function,
+    arrays,
+    floats_per_row,
+    verbose="auto",
+    lengths=LENGTHS,
+    groups=None,
+    padded=True,
+):
+    """As `run_in_chunks`, what is returned as one array, into which chunks are written.
 
     Chunks are padded to a few standard lengths, so that a function compiled per shape
     is not compiled anew for every number of rows.
 
     Args:
-        function: takes one slice of each array (None stays None), all with the same
-            number of rows, and returns a tensor with that many rows.
-        arrays: arrays with equal first axes, or None. The first is not None.
-        floats_per_row: about how many floats `function` holds for one row.
-        verbose: 0 for silence, 1 for a progress bar, `"auto"` for one when there is
-            more than one chunk.
-        least_rows: rows of a chunk, however much they hold: fewer are slow. 1 for a
-            `function` that makes many rows of each.
+        function: as there.
+        arrays: as there.
+        floats_per_row: as there.
+        verbose: as there.
+        lengths: those that a chunk may have; those that hold too many floats are not
+            used, but for the least.
+        groups: arrays of the numbers of rows that may share a chunk. None: any may.
+        padded: whether a chunk is padded at all.
 
     Returns:
-        A tensor with one row per row.
+        A NumPy array with one row per row, aligned as back ends want it.
     """
-    num_rows = len(arrays[0])
-    longest = int(np.clip(most_at_once(floats_per_row), least_rows, 16384))
-    # Equal chunks: the last one, padded to the length of the others, wastes little.
-    chunk = standard_length(-(-num_rows // -(-num_rows // longest)))
-    starts = range(0, num_rows, chunk)
-    shown = verbose == 1 or (verbose == "auto" and len(starts) > 1)
-    bar = keras.utils.Progbar(len(starts), unit_name="chunk") if shown else None
-    results = []
-    for start in starts:
-        rows = min(chunk, num_rows - start)
-        pieces = [
-            None if a is None else _pad_rows(a[start : start + rows], chunk)
-            for a in arrays
-        ]
-        results.append(function(*pieces)[:rows])
+    num_rows, most = len(arrays[0]), most_at_once(floats_per_row)
+    lengths = [n for n in lengths if n <= most] or lengths[:1]
+    pieces = list(_cut(num_rows, groups, lengths))
+    shown = verbose == 1 or (verbose == "auto" and num_rows > most)
+    bar = keras.utils.Progbar(len(pieces), unit_name="chunk") if shown else None
+    joined = None
+    for rows, count, length in pieces:
+        chunk = [None if a is None else a[rows] for a in arrays]
+        if padded:
+            chunk = [None if a is None else _pad_rows(a, length) for a in chunk]
+        result = ops.convert_to_numpy(function(*chunk))
+        if joined is None:
+            joined = aligned_empty((num_rows, *result.shape[1:]), result.dtype)
+        joined[rows] = result[:count]
         if bar:
             bar.add(1)
-    return results[0] if len(results) == 1 else ops.concatenate(results, axis=0)
+    return joined
 
 
-def standard_length(rows: int) -> int:
-    """The least of the standard lengths that holds `rows`: eight to every octave."""
-    unit = 2 ** max(0, (rows - 1).bit_length() - 4)
-    return -(-rows // unit) * unit
+def _cut(num_rows, groups, lengths):
+    """Which rows make a chunk, how many they are, and how many they are padded to."""
+    for group in [None] if groups is None else groups:
+        size = num_rows if group is None else len(group)
+        length = best_length(size, lengths)
+        for start in range(0, size, length):
+            rows = slice(start, min(start + length, size))
+            count = rows.stop - rows.start
+            yield rows if group is None else group[rows], count, length
+
+
+def best_length(rows: int, lengths=LENGTHS) -> int:
+    """The length of chunks in which so many rows cost least, padding and calls."""
+    return min(lengths, key=lambda n: -(-rows // n) * (n + ROWS_OF_A_CALL))
+
+
+def as_floats(array, dtype):
+    """Numbers in a dtype, so that each is not compiled for; too large ones infinite."""
+    if array is None:
+        return None
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)
 
 
 def _pad_rows(array, length):
@@ -133,3 +223,27 @@ def _pad_rows(array, length):
         return array
     # Copies of a real row keep the padded ones within the support.
     return np.concatenate([array, np.repeat(array[-1:], padding, axis=0)])
+
+
+def aligned_empty(shape, dtype):
+    """`np.empty` at an address that back ends take over without a copy."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT, "uint8")
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def to_tensor(array):
+    """A tensor of an array that nobody else holds, without a copy where possible."""
+    backend, flags = keras.backend.backend(), array.flags
+    aligned = array.ctypes.data % ALIGNMENT == 0 and flags.c_contiguous
+    if backend == "tensorflow" and aligned and array.nbytes >= SHARED_BYTES:
+        import tensorflow as tf
+
+        if not tf.config.list_logical_devices("GPU"):
+            return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+    if backend == "torch":
+        import torch
+
+        return ops.convert_to_tensor(torch.from_numpy(array))
+    return ops.convert_to_tensor(array)

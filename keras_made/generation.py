@@ -1,6 +1,7 @@
 """The one loop in which events are generated, rank by rank, and its noise."""
 
 import operator
+import random
 
 import keras
 import numpy as np
@@ -60,7 +61,17 @@ def generate(
 
 
 def draw_uniforms(shape, seed=None, dtype="float32"):
-    """Uniform noise strictly between 0 and 1, float32 or float64."""
+    """Uniform noise strictly between 0 and 1, float32 or float64.
+
+    Args:
+        shape: of the noise.
+        seed: a `numpy.random.Generator`, for an array; else what `keras.random` takes,
+            for a tensor.
+        dtype: of the noise.
+    """
+    if isinstance(seed, np.random.Generator):
+        # Never one: the grid of these is that of the margin.
+        return np.maximum(seed.random(shape, dtype), uniform_margin(dtype), dtype=dtype)
     uniforms = keras.random.uniform(shape, seed=seed, dtype=dtype)
     # JAX gives float32 for float64 unless told otherwise: what came is asked.
     margin = uniform_margin(keras.backend.standardize_dtype(uniforms.dtype))
@@ -79,14 +90,39 @@ def uniform_margin(dtype) -> float:
     return UNIFORM_MARGIN_FLOAT64 if dtype == "float64" else UNIFORM_MARGIN
 
 
+def noise_generator(seed) -> np.random.Generator:
+    """Noise on the host, the same on every back end, and there at once.
+
+    A `SeedGenerator` of Keras is a variable: to make one and ask it takes longer than a
+    hundred small events.
+
+    Args:
+        seed: an integer, None, a `keras.random.SeedGenerator`, which takes a step, or a
+            generator of NumPy.
+    """
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if isinstance(seed, keras.random.SeedGenerator):
+        return np.random.default_rng(ops.convert_to_numpy(seed.next()).astype("uint32"))
+    if seed is None:
+        # What `keras.utils.set_random_seed` sets.
+        return np.random.default_rng(random.getrandbits(63))
+    return np.random.default_rng(check_seed_number(seed) % 2**64)
+
+
 def seed_generator(seed):
     """A `SeedGenerator` of `seed`: an integer, None, or a generator itself."""
     if seed is None or isinstance(seed, keras.random.SeedGenerator):
         return seed or keras.random.SeedGenerator()
+    return keras.random.SeedGenerator(check_seed_number(seed))
+
+
+def check_seed_number(seed) -> int:
+    """`seed` as an int, or a ValueError."""
     try:
         number = operator.index(seed)
     except TypeError:
         number = None
     if number is None or isinstance(seed, bool):
         raise ValueError(f"`seed` must be an int or None. Received: seed={seed!r}.")
-    return keras.random.SeedGenerator(number)
+    return number

@@ -6,12 +6,12 @@ from keras import ops
 from keras_made import entries
 from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_positive
-from keras_made.compiling import is_traced
+from keras_made.compiling import is_traced, to_tensor
 from keras_made.densities import drawing, graphs, imputation, inputs
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
 from keras_made.entries.arithmetic import log_mean_exp
-from keras_made.generation import seed_generator
+from keras_made.generation import noise_generator
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -197,10 +197,12 @@ class AutoregressiveDensity(LikelihoodModel):
                 f"The model has a context of size {self.context_size}. Pass "
                 f"`context`, ({self.context_size},) for all draws."
             )
-        seeds = seed_generator(seed)
-        members = drawing.choose_members(self, num_samples, seeds)
-        x, _ = drawing.draw_members(self, members, context, seeds, verbose=verbose)
-        return x
+        noise = noise_generator(seed)
+        members = drawing.choose_members(self, num_samples, noise)
+        x, _ = drawing.draw_members(
+            self, members, context, noise, "sample", verbose=verbose
+        )
+        return to_tensor(x)
 
     def _require_values(self, verb):
         if is_traced():
@@ -252,11 +254,17 @@ class AutoregressiveDensity(LikelihoodModel):
         copies = 1 if num_copies is None else num_copies
         check_positive("num_copies", copies)
         self._require_values("impute")
-        seeds = seed_generator(seed)
         result = imputation.impute(
-            self, x, observed, context, num_particles, copies, seeds, verbose
+            self,
+            x,
+            observed,
+            context,
+            num_particles,
+            copies,
+            noise_generator(seed),
+            verbose,
         )
-        return result[0] if num_copies is None else result
+        return to_tensor(result[0] if num_copies is None else result)
 
     def conditional_log_prob(
         self, x, observed, context=None, num_particles=100, seed=None, verbose="auto"
@@ -283,7 +291,7 @@ class AutoregressiveDensity(LikelihoodModel):
         check_positive("num_particles", num_particles)
         self._require_values("conditional_log_prob")
         return imputation.conditional_log_prob(
-            self, x, observed, context, num_particles, seed_generator(seed), verbose
+            self, x, observed, context, num_particles, noise_generator(seed), verbose
         )
 
     def distribution(self, context=None):

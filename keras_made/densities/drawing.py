@@ -6,16 +6,23 @@ import numpy as np
 from keras import ops
 
 from keras_made.checks import is_tensor
-from keras_made.compiling import run_in_chunks
+from keras_made.compiling import LENGTHS, as_floats, join_chunks
 from keras_made.generation import FIRST, draw_uniforms, generate
 
+# Where rows may run in two ways, each has two lengths of chunks, so that no verb is
+# compiled more than four times: rows with orders of their own, whose weights are
+# gathered row by row, and rows that share one.
+OWN_LENGTHS = LENGTHS[:2]
+SHARED_LENGTHS = LENGTHS[1:3]
+# From so many rows to a structure on, rows that share one run faster.
+ROWS_APART = 64
 
-def choose_members(model, num_samples, seeds):
+
+def choose_members(model, num_samples, noise):
     """A structure for each draw, evenly; which comes first is left to chance."""
     rows = np.array(model.members, "int32")
     if len(rows) > 1:
-        noise = draw_uniforms((len(rows),), seeds)
-        rows = rows[np.argsort(ops.convert_to_numpy(noise))]
+        rows = rows[np.argsort(draw_uniforms((len(rows),), noise))]
     return rows[np.arange(num_samples) % len(rows)]
 
 
@@ -23,81 +30,88 @@ def draw_members(
     model,
     members,
     context,
-    seeds,
-    order=None,
+    noise,
+    verb,
+    first=None,
     known=None,
     observed=None,
     counted=None,
     verbose="auto",
 ):
-    """Rows generated member by member, or all at once when each has its order.
+    """Rows generated structure by structure, or together when each has its order.
 
     Args:
         model: an `AutoregressiveDensity`, built.
         members: structure of each row, ints `(n,)`.
         context: `(n, C)` or None.
-        seeds: a `SeedGenerator`.
-        order: entries in the order each row wants them, `(n, event_size)`.
+        noise: a `numpy.random.Generator`.
+        verb: what is asked of the model; each verb compiles its own functions.
+        first: bools `(n, *event_shape)`: the entries that a row wants to come first,
+            or None for the order of its structure.
         known: values to keep where `observed`, `(n, *event_shape)`.
         observed: bools of that shape.
         counted: bools of that shape: the entries whose log-probability is summed.
         verbose: as in `sample`.
 
     Returns:
-        `(x, total)`: tensors `(n, *event_shape)` and `(n,)`, or None when nothing
-        is `counted`.
+        `(x, total)`: arrays `(n, *event_shape)` and `(n,)`; the latter is None when
+        nothing is `counted`.
     """
-    network, present = model.network, np.unique(members)
-    flat = (len(members), network.event_size)
-    known, observed, counted = (
-        None if a is None else np.reshape(a, flat) for a in (known, observed, counted)
-    )
-    # Rows with an order of their own run together, but their weights are gathered
-    # row by row; many rows to a structure run faster apart.
-    together = network.orderings_only and len(members) < 64 * len(present)
-    if order is None and len(present) > 1 and together:
-        order = network.orders()[members]
-        members, present = np.full_like(members, present[0]), present[:1]
-    shared = None
-    if order is not None and (order == order[0]).all():
-        # One order for all rows: weights are gathered once, not for each row.
-        shared, order = order[:1], None
-    arrays = [members, context, order, known, observed, counted]
-    pieces = []
-    for member in present:
-        rows = np.flatnonzero(members == member)
-        piece = [None if a is None else a[rows] for a in arrays]
-        pieces.append(_draw_member(model, member, piece, shared, seeds, verbose))
-    joined = pieces[0] if len(pieces) == 1 else ops.concatenate(pieces)
-    if len(pieces) > 1:
-        places = np.argsort(np.argsort(members, kind="stable"), kind="stable")
-        joined = ops.take(joined, places, axis=0)
-    if counted is None:
-        return ops.reshape(joined, (-1, *model.event_shape)), None
-    x = ops.reshape(joined[:, :-1], (-1, *model.event_shape))
-    return x, joined[:, -1]
+    own, groups, lengths = _plan(model, members, first)
+    function = model.compiled_function(verb, generate_rows)
+    flat = (-1, model.network.event_size)
+    typical = None if known is None else np.reshape(model.typical_event(), flat)
 
+    def run(members, context, first, *masks):
+        known, observed, counted = (
+            None if a is None else np.reshape(a, flat) for a in masks
+        )
+        order = None
+        if first is not None:
+            order = observed_first(model, first if own else first[:1]).astype("int32")
+        elif own:
+            order = model.network.orders()[members]
+        shape = (len(members), *noise_shape(model))
+        uniforms = draw_uniforms(shape, noise, model.density_dtype)
+        if known is not None:
+            # What lies under a missing entry is not looked at, and may be NaN.
+            known = np.where(observed, known, typical)
+        context, known = (as_floats(a, model.density_dtype) for a in (context, known))
+        tensors = (uniforms, context, order, known, observed, counted)
+        rows = function(np.int32(members[0]), *tensors, verbose=verbose)
+        # Without sums to keep, their column is left out before chunks are joined.
+        rows = ops.convert_to_numpy(rows)
+        return rows if counted is not None else rows[:, :-1]
 
-def _draw_member(model, member, arrays, shared_order, seeds, verbose):
-    function = model.compiled_function("generate", generate_rows)
-    structure = ops.convert_to_tensor(member, "int32")
-    shape = noise_shape(model)
-
-    def run(members, context, order, *rest):
-        noise = draw_uniforms((len(members), *shape), seeds, model.density_dtype)
-        order = shared_order if order is None else order
-        rest = [
-            None if a is None else ops.convert_to_tensor(a)
-            for a in (context, order, *rest)
-        ]
-        rows = function(structure, noise, *rest)
-        # Without sums to keep, their column is left out before parts are joined.
-        return rows[:, :-1] if rest[-1] is None else rows
-
-    floats = model.floats_per_row() + math.prod(shape)
-    if arrays[2] is not None:
+    floats = model.floats_per_row() + math.prod(noise_shape(model))
+    if own:
         floats += model.network.floats_per_order
-    return run_in_chunks(run, arrays, floats, verbose)
+    arrays = [members, context, first, known, observed, counted]
+    joined = join_chunks(run, arrays, floats, verbose, lengths, groups)
+    total = None if counted is None else joined[:, -1]
+    x = joined if counted is None else joined[:, :-1]
+    return np.reshape(x, (-1, *model.event_shape)), total
+
+
+def _plan(model, members, first):
+    """How rows are run: `(own, groups, lengths)`.
+
+    `own` is whether each row brings an order; `groups` and `lengths` are those of
+    `join_chunks`.
+    """
+    if first is not None:
+        # One order for all rows: weights are gathered once, not for each row.
+        own = len(first) <= OWN_LENGTHS[0] or not (first == first[:1]).all()
+        return own, None, OWN_LENGTHS if own else SHARED_LENGTHS
+    if len(model.members) == 1:
+        return False, None, LENGTHS
+    if not model.network.orderings_only:
+        present = np.unique(members)
+        return False, [np.flatnonzero(members == k) for k in present], LENGTHS
+    present = np.unique(members)
+    if len(members) < ROWS_APART * len(present):
+        return True, None, OWN_LENGTHS
+    return False, [np.flatnonzero(members == k) for k in present], SHARED_LENGTHS
 
 
 def observed_first(model, observed):

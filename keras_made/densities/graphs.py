@@ -39,7 +39,7 @@ def impute_exactly_endpoint(model):
     import tensorflow as tf
 
     structure, typical = model.members[0], _flat(model, _typical(model))
-    generate = model.compiled_function("generate", generate_rows)
+    generate = model.compiled_function("impute", generate_rows)
 
     def impute(x, observed, seed, context=None):
         known, seen = _flat(model, x), _flat(model, observed)

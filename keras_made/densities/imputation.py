@@ -2,36 +2,32 @@
 
 import math
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_made.checks import to_array, warn
-from keras_made.compiling import most_at_once, run_in_chunks
+from keras_made.checks import check_pieces, to_array, warn
+from keras_made.compiling import join_chunks, most_at_once, to_tensor
 from keras_made.densities.drawing import (
     choose_members,
     draw_members,
     noise_shape,
-    observed_first,
 )
-from keras_made.densities.inputs import check_inputs
+from keras_made.densities.inputs import check_context, check_inputs
 from keras_made.entries.arithmetic import log_mean_exp
 from keras_made.generation import draw_uniforms
 
-ROWS_ORDERED_AT_ONCE = 2**16
 
-
-def impute(model, x, observed, context, particles, copies, seeds, verbose):
+def impute(model, x, observed, context, particles, copies, noise, verbose):
     """As `AutoregressiveDensity.impute`, copies `(copies, n, *event_shape)`."""
     x, observed, context = check_missing(model, x, observed, context)
     job = [_repeat_rows(a, copies) for a in (x, observed, context)]
     if particles == 1 and not model.network.order_agnostic:
         _warn_of_late_entries(model, observed)
     if model.network.order_agnostic and particles == 1:
-        result = impute_exactly(model, *job, seeds, verbose)
+        result = impute_exactly(model, *job, noise, verbose)
     else:
-        result = impute_by_particles(model, *job, particles, seeds, verbose)
-    return ops.reshape(result, (copies, len(x), *model.event_shape))
+        result = impute_by_particles(model, *job, particles, noise, verbose)
+    return np.reshape(result, (copies, len(x), *model.event_shape))
 
 
 def _warn_of_late_entries(model, observed):
@@ -53,72 +49,63 @@ def _warn_of_late_entries(model, observed):
             return
 
 
-def impute_exactly(model, x, observed, context, seeds, verbose):
-    starts = range(0, len(x), ROWS_ORDERED_AT_ONCE)
-    shown = verbose == 1 or (verbose == "auto" and len(starts) > 1)
-    bar = keras.utils.Progbar(len(starts)) if shown and len(starts) > 1 else None
-    pieces = []
-    # Block by block: the orderings of all rows would be larger than the rows.
-    for start in starts:
-        block = slice(start, start + ROWS_ORDERED_AT_ONCE)
-        known, seen = x[block], observed[block]
-        piece, _ = draw_members(
-            model,
-            np.full(len(known), model.members[0], "int32"),
-            None if context is None else context[block],
-            seeds,
-            observed_first(model, seen).astype("int32"),
-            known,
-            seen,
-            verbose=0 if bar else verbose,
-        )
-        pieces.append(piece)
-        if bar:
-            bar.add(1)
-    return pieces[0] if len(pieces) == 1 else ops.concatenate(pieces)
+def impute_exactly(model, x, observed, context, noise, verbose):
+    members = np.full(len(x), model.members[0], "int32")
+    completed, _ = draw_members(
+        model,
+        members,
+        context,
+        noise,
+        "impute",
+        first=observed,
+        known=x,
+        observed=observed,
+        verbose=verbose,
+    )
+    return completed
 
 
-def impute_by_particles(model, x, observed, context, particles, seeds, verbose):
+def impute_by_particles(model, x, observed, context, particles, noise, verbose):
     def choose(groups):
         result, best = None, None
         for completed, weights in groups:
-            chosen, score = choose_particles(model, completed, weights, seeds)
+            chosen, score = choose_particles(completed, weights, noise)
             if result is None:
                 result, best = chosen, score
-            better = ops.reshape(score > best, (-1, *[1] * len(model.event_shape)))
-            result = ops.where(better, chosen, result)
-            best = ops.maximum(score, best)
+            better = score > best
+            result[better] = chosen[better]
+            best = np.maximum(score, best)
         return result
 
     job = [x, observed, context]
-    return run_particles(model, choose, job, particles, seeds, verbose)
+    return run_particles(model, "impute", choose, job, particles, noise, verbose)
 
 
-def choose_particles(model, completed, weights, seeds):
+def choose_particles(completed, weights, noise):
     """The best of each row's particles, and the score by which it is."""
-    noise = draw_uniforms(weights.shape, seeds, model.density_dtype)
+    uniforms = draw_uniforms(weights.shape, noise, weights.dtype)
     # The largest of log w - log(-log u) falls on each particle as w.
-    scores = weights - ops.log(-ops.log(noise))
-    chosen = ops.cast(ops.argmax(scores, axis=1), "int32")
-    first = np.arange(len(completed), step=weights.shape[1], dtype="int32")
-    chosen = ops.take(completed, ops.add(first, chosen), axis=0)
-    return chosen, ops.max(scores, axis=1)
+    scores = weights - np.log(-np.log(uniforms))
+    first = np.arange(len(completed), step=weights.shape[1])
+    chosen = completed[first + np.argmax(scores, axis=1)]
+    return chosen, np.max(scores, axis=1)
 
 
-def run_particles(model, function, job, particles, seeds, verbose):
+def run_particles(model, verb, function, job, particles, noise, verbose):
     """Rows in chunks, and the particles of each in groups that fit into a chunk.
 
     Args:
         model: an `AutoregressiveDensity`, built.
-        function: of an iterator over the groups, each what `_complete` returns.
+        verb: as for `draw_members`.
+        function: of an iterator over the groups, each what `complete` returns.
         job: `[x, observed, context]`.
         particles: number of particles, rounded up until every group holds as many
             of each structure.
-        seeds: a `SeedGenerator`.
+        noise: a `numpy.random.Generator`.
         verbose: as in `sample`.
 
     Returns:
-        What `function` returns for all rows.
+        What `function` returns for all rows, an array.
     """
     members = len(model.members)
     floats = members * (model.floats_per_row() + math.prod(noise_shape(model)))
@@ -128,13 +115,15 @@ def run_particles(model, function, job, particles, seeds, verbose):
 
     def run(*job):
         return function(
-            complete(model, *job, rounds * members, seeds) for _ in range(groups)
+            complete(model, verb, *job, rounds * members, noise) for _ in range(groups)
         )
 
-    return run_in_chunks(run, job, rounds * floats, verbose, least_rows=1)
+    # Chunks of any length: it is the particles in them that are padded.
+    length = min(len(job[0]), most_at_once(rounds * floats))
+    return join_chunks(run, job, rounds * floats, verbose, (length,), padded=False)
 
 
-def complete(model, x, observed, context, particles, seeds):
+def complete(model, verb, x, observed, context, particles, noise):
     """Every row completed `particles` times by members in their own orderings.
 
     Returns:
@@ -148,14 +137,22 @@ def complete(model, x, observed, context, particles, seeds):
         for a in (x, observed, context)
     )
     # Members go round row by row: each row's particles are spread over them.
-    members = choose_members(model, size * particles, seeds)
+    members = choose_members(model, size * particles, noise)
     completed, weights = draw_members(
-        model, members, context, seeds, None, x, observed, counted=observed, verbose=0
+        model,
+        members,
+        context,
+        noise,
+        verb,
+        known=x,
+        observed=observed,
+        counted=observed,
+        verbose=0,
     )
-    return completed, ops.reshape(weights, (size, particles))
+    return completed, np.reshape(weights, (size, particles))
 
 
-def conditional_log_prob(model, x, observed, context, particles, seeds, verbose):
+def conditional_log_prob(model, x, observed, context, particles, noise, verbose):
     """As `AutoregressiveDensity.conditional_log_prob`."""
     x, context = check_inputs(model, x, context)
     observed = _check_observed(observed, x)
@@ -164,21 +161,22 @@ def conditional_log_prob(model, x, observed, context, particles, seeds, verbose)
             model,
             np.full(len(x), model.members[0], "int32"),
             context,
-            seeds,
-            observed_first(model, observed).astype("int32"),
-            x,
-            np.ones_like(observed),
+            noise,
+            "conditional_log_prob",
+            first=observed,
+            known=x,
+            observed=np.ones_like(observed),
             counted=~observed,
             verbose=verbose,
         )
-        return total + log_slopes(model, x, ~observed)
+        return to_tensor(total) + log_slopes(model, x, ~observed)
     whole = model.log_prob(x, context, verbose)
     return whole - log_prob_observed(
-        model, x, observed, context, particles, seeds, verbose
+        model, x, observed, context, particles, noise, verbose
     )
 
 
-def log_prob_observed(model, x, observed, context, particles, seeds, verbose):
+def log_prob_observed(model, x, observed, context, particles, noise, verbose):
     """log p(observed part), by importance sampling."""
 
     def estimate(groups):
@@ -186,9 +184,9 @@ def log_prob_observed(model, x, observed, context, particles, seeds, verbose):
         means = [log_mean_exp(ops.transpose(weights)) for _, weights in groups]
         return log_mean_exp(ops.stack(means))
 
-    job = [x, observed, context]
-    result = run_particles(model, estimate, job, particles, seeds, verbose)
-    return result + log_slopes(model, x, observed)
+    job, verb = [x, observed, context], "conditional_log_prob"
+    result = run_particles(model, verb, estimate, job, particles, noise, verbose)
+    return to_tensor(result) + log_slopes(model, x, observed)
 
 
 def log_slopes(model, x, entries):
@@ -199,18 +197,32 @@ def log_slopes(model, x, entries):
 
 
 def check_missing(model, x, observed, context):
+    """Rows as they are, where they are observed, and the context; or a ValueError.
+
+    They are checked in pieces, with NaN for what is missing: no copy of them is made.
+    """
     x = to_array("x", x)
     if observed is None:
         observed = ~np.isnan(x)
     observed = _check_observed(observed, x)
-    absent = observed & np.isnan(x)
-    if np.any(absent):
-        raise ValueError(
-            "`x` is NaN where `observed` is True, first in row "
-            f"{int(np.argwhere(absent)[0][0])}. Make `observed` False there, or "
-            "leave it out."
-        )
-    x, context = check_inputs(model, np.where(observed, x, np.nan), context, True)
+    if not x.ndim or not x.size:
+        check_inputs(model, x, context, True)
+    if context is not None:
+        context = check_context(model, context, len(x))
+
+    def check(rows):
+        known, seen = x[rows], observed[rows]
+        absent = np.argwhere(seen & np.isnan(known))
+        if len(absent):
+            raise ValueError(
+                "`x` is NaN where `observed` is True, first in row "
+                f"{int(rows[absent[0][0]])}. Make `observed` False there, or leave it "
+                "out."
+            )
+        own = None if context is None else context[rows]
+        check_inputs(model, np.where(seen, known, np.nan), own, True)
+
+    check_pieces(check, np.arange(len(x)))
     return x, observed, context
 
 
@@ -221,6 +233,8 @@ def _check_observed(observed, x):
             "`observed` must be booleans, True where the value is known. Received: "
             f"dtype {observed.dtype}."
         )
+    if observed.shape == x.shape and observed.flags.writeable:
+        return observed
     try:
         return np.array(np.broadcast_to(observed, x.shape))
     except ValueError:

@@ -15,7 +15,13 @@ from keras_made.checks import (
     refuse_target,
     to_array,
 )
-from keras_made.compiling import compiled, gains_by_xla, run_in_chunks
+from keras_made.compiling import (
+    Announced,
+    as_floats,
+    compiled,
+    gains_by_xla,
+    run_in_chunks,
+)
 from keras_made.densities import graphs, inputs
 from keras_made.densities.adapting import Adaptable
 from keras_made.densities.saving import SavedModel
@@ -361,8 +367,14 @@ class LikelihoodModel(Adaptable, SavedModel):
         if is_tensor(inputs.one_batch(x)):
             return self._log_prob_of_tensor(x, context)
         x, context = inputs.check_inputs(self, x, context)
+        function = self.compiled_function("log_prob", lambda model, *x: model.call(x))
+
+        def run(*arrays):
+            floats = [as_floats(a, self.density_dtype) for a in arrays]
+            return function(*floats, verbose=verbose)
+
         return run_in_chunks(
-            self.compiled_function("log_prob", lambda model, *x: model.call(x)),
+            run,
             [x, context],
             self.floats_per_row(),
             verbose,
@@ -407,7 +419,8 @@ class LikelihoodModel(Adaptable, SavedModel):
             self._functions.clear()
         self._compiled_for.variables = variables
         if name not in self._functions:
-            self._functions[name] = compiled(self, functools.partial(function, self))
+            function = compiled(self, functools.partial(function, self))
+            self._functions[name] = Announced(function, name)
         return self._functions[name]
 
     def require_built(self):

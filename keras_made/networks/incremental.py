@@ -39,11 +39,12 @@ def block_length(size: int) -> int:
 
 
 class Windows(NamedTuple):
-    """Which of a layer's units become final where, in K structures.
+    """Which of a layer's units become final where, in any of K structures.
 
     `order` `(K, units)` sorts the units by degree; of the sorted ones, block b begins
-    at `starts[:, b]` and holds at most `width`; step t begins at `offsets[:, t]` within
-    its block, and computes `step_width`.
+    at `starts[b]` and holds at most `width`; step t begins at `offsets[t]` within its
+    block, and computes `step_width`. Windows hold what belongs there in any structure:
+    were they looked up by structure, TensorFlow would compile slices for each.
     """
 
     order: np.ndarray
@@ -66,13 +67,14 @@ def make_windows(degrees: np.ndarray, size: int) -> Windows:
     final = np.take_along_axis(degrees, order, axis=1) + 1
     steps = np.arange(size)
     first_steps = steps[::length]
-    starts = _count_below(final, first_steps)
-    ends = np.append(starts[:, 1:], np.full((len(final), 1), units), axis=1)
+    starts = _count_below(final, first_steps).min(axis=0)
+    ends = _count_below(final, np.append(first_steps[1:], size + 1)).max(axis=0)
     width = max(1, (ends - starts).max())
     starts = np.minimum(starts, units - width)
-    firsts = _count_below(final, steps)
-    step_width = max(1, (_count_below(final, steps + 1) - firsts).max())
-    offsets = np.clip(firsts - starts[:, steps // length], 0, width - step_width)
+    firsts = _count_below(final, steps).min(axis=0)
+    step_width = (_count_below(final, steps + 1).max(axis=0) - firsts).max()
+    step_width = min(width, max(1, step_width))
+    offsets = np.clip(firsts - starts[steps // length], 0, width - step_width)
     tables = (table.astype("int32") for table in (order, starts, offsets))
     order, starts, offsets = tables
     return Windows(order, starts, int(width), offsets, int(step_width))
@@ -144,8 +146,6 @@ class Incremental:
             f"kernel_{i}": self._units_by_degree(kernel, i, structure, 1),
             f"bias_{i}": self._units_by_degree(bias, i, structure, 1),
             f"degrees_{i}": self._units_by_degree(degrees, i, structure, 0),
-            f"starts_{i}": ops.take(windows.starts, structure, axis=0),
-            f"offsets_{i}": ops.take(windows.offsets, structure, axis=0),
             f"h_{i}": self._zeros(batch, layer.units),
             f"h_block_{i}": self._zeros(batch, windows.width),
         }
@@ -256,7 +256,7 @@ class Incremental:
         inputs = self._entries(new["x"], state)
         sources = ops.repeat(ranks, self.features)
         for i, windows in enumerate(self.windows):
-            width, start = windows.width, ops.take(state[f"starts_{i}"], block)
+            width, start = windows.width, ops.take(windows.starts, block)
             new[f"h_{i}"] = self._store_units(state, i, last, t)
             new[f"h_block_{i}"] = ops.zeros_like(state[f"h_block_{i}"])
             columns = _columns(state[f"kernel_{i}"], start, width)
@@ -266,7 +266,7 @@ class Incremental:
             if i == 0:
                 rows = self._entry_rows(columns, state["order"], t)
             else:
-                heard = ops.take(state[f"starts_{i - 1}"], block)
+                heard = ops.take(self.windows[i - 1].starts, block)
                 rows = _rows(columns, heard, self.windows[i - 1].width)
                 mask = mask & self._in_block(sources, t)[:, None]
             new[f"before_{i}"] = ops.matmul(inputs, columns) + bias
@@ -282,7 +282,7 @@ class Incremental:
         if "kernel_out" in state:
             last = len(self.windows) - 1
             width = self.windows[last].width
-            start = ops.take(state[f"starts_{last}"], block)
+            start = ops.take(self.windows[last].starts, block)
             kernel = self._entry_columns(state["kernel_out"], state["order"], t)
             before = before + _apply(new[f"h_{last}"], kernel)
             sources = _columns(state[f"degrees_{last}"], start, width)
@@ -302,7 +302,7 @@ class Incremental:
     def _store_units(self, state, i, block, t):
         """The units of layer i with those of a block that ends before step t."""
         width = self.windows[i].width
-        start = ops.take(state[f"starts_{i}"], block)
+        start = ops.take(self.windows[i].starts, block)
         degrees = _columns(state[f"degrees_{i}"], start, width)
         ended = self._in_block(degrees, block * self.length) & (degrees + 1 < t)
         stored = _columns(state[f"h_{i}"], start, width)
@@ -318,7 +318,7 @@ class Incremental:
         inputs, new = state["x_block"], {}
         for i, layer in enumerate(self.made.hidden_layers):
             width = self.windows[i].step_width
-            offset = ops.take(state[f"offsets_{i}"], t)
+            offset = ops.take(self.windows[i].offsets, t)
             inside = _columns(state[f"inside_{i}"], offset, width)
             h = _apply(inputs, inside) + _columns(state[f"before_{i}"], offset, width)
             h = layer.activation(h)

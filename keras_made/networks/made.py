@@ -24,7 +24,14 @@ from keras_made.masks import (
     make_orderings,
     reachability,
 )
+from keras_made.networks.accumulating import Accumulating
 from keras_made.networks.incremental import Incremental, block_length
+
+# Up to so many products of two numbers, D steps that recompute what they need are
+# faster than steps in blocks, and compile in half the time (measured on two cores, D
+# from 3 to 64, 16 to 1024 rows). A unit of the first layer costs as much as so many.
+SMALL_WORK = 2**23
+WORK_OF_UNIT = 16
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -207,7 +214,7 @@ class MADE(Autoregressive):
             keras.layers.Dropout(self.dropout, seed=self.seed + index)
             for index in range(len(self.hidden_layers) if self.dropout else 0)
         ]
-        self.incremental = Incremental(self)
+        self.accumulating, self.incremental = Accumulating(self), Incremental(self)
 
     def _make_layers(self, inputs, ranks):
         """Layers between inputs of these degrees and variables of these ranks.
@@ -345,17 +352,31 @@ class MADE(Autoregressive):
         if order is not None and not (self.orderings_only or self.order_agnostic):
             return super().start(batch, context, structure, order)
         structure = ops.convert_to_tensor(structure, "int32")
-        return self.incremental.start(batch, context, structure, order)
+        steps = self.accumulating if self._is_small(batch) else self.incremental
+        return steps.start(batch, context, structure, order)
+
+    def _is_small(self, batch) -> bool:
+        """Whether steps that recompute hidden layers are faster than those of blocks.
+
+        Of a batch whose size is not known when it is compiled they are not.
+        """
+        units = self.hidden_units
+        products = sum(m * n for m, n in itertools.pairwise(units))
+        work = self.event_size * (products + WORK_OF_UNIT * sum(units[:1]))
+        return isinstance(batch, int) and batch * work <= SMALL_WORK
+
+    def _steps_of(self, state):
+        return self.incremental if "x_block" in state else self.accumulating
 
     @property
     def block_length(self) -> int:
         return self.incremental.length
 
     def open(self, state, x_last, t):
-        return self.incremental.open(state, x_last, t)
+        return self._steps_of(state).open(state, x_last, t)
 
     def step(self, state, x_last, t):
-        return self.incremental.step(state, x_last, t)
+        return self._steps_of(state).step(state, x_last, t)
 
     def get_config(self):
         return {

@@ -36,7 +36,7 @@ from keras_made import (
     Recurrent,
     WaveNet,
 )
-from keras_made.densities.imputation import observed_first
+from keras_made.densities.drawing import observed_first
 
 NUM_DRAWS = 3000
 # Along the real entry, or along each of two; what lies beyond the grid's ends holds

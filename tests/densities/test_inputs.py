@@ -1,6 +1,5 @@
 """What a model answers to data of every type and shape: numbers, or a sentence."""
 
-import functools
 import os
 
 import keras
@@ -50,8 +49,10 @@ def call(model, verb, x, context=None):
         if verb == "log_prob":
             arguments = (x, context)
         # Uncompiled: the compiled pass is the subject of other tests.
-        model._functions["log_prob"] = lambda *inputs: model.call(inputs)
-        model._functions["generate"] = functools.partial(generate_rows, model)
+        model._functions["log_prob"] = lambda *inputs, verbose: model.call(inputs)
+        model._functions["impute"] = lambda *inputs, verbose: generate_rows(
+            model, *inputs
+        )
         options = {} if verb == "log_prob" else {"seed": 0}
         return to_numpy(getattr(model, verb)(*arguments, verbose=0, **options))
     data = x if context is None else (x, context)

