@@ -102,9 +102,9 @@ class Accumulating:
         if self.deep:
             params = self._speak(state, self._hidden(state, t), entry)
         if "heard_direct" in state:
-            shape = (-1, self.size, self.made.params_per_entry)
-            heard = ops.reshape(state["heard_direct"], shape)
-            params = params + _of_entry(heard, entry)
+            width = state["heard_direct"].shape[-1] // self.size
+            heard = ops.reshape(state["heard_direct"], (-1, self.size, width))
+            params = params + self.made.beside_zeros(_of_entry(heard, entry))
         return params, state
 
     def _hear(self, state, x_last, t):

@@ -187,7 +187,9 @@ class Incremental:
             bias = bias + ops.convert_to_tensor(made.output_layer.bias)[None]
         if made.direct_layer is not None:
             kernel = ops.convert_to_tensor(made.direct_layer.kernel)
-            kernel = made.beside_zeros(kernel)
+            shape = (kernel.shape[0], self.size, -1)
+            kernel = made.beside_zeros(ops.reshape(kernel, shape))
+            kernel = ops.reshape(kernel, (kernel.shape[0], -1))
             kernel, heard = self._split_context(kernel, context)
             bias = bias + heard
             state["kernel_direct"] = self._entries_by_rank(

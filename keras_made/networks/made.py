@@ -294,30 +294,27 @@ class MADE(Autoregressive):
             if self.dropout:
                 hidden = self.dropouts[index](hidden, training=training)
             h = hidden + h if self.is_residual(index) else hidden
-        outputs = 0.0
+        outputs, shape = 0.0, (*batch, *self.event_shape, -1)
         if self.output_layer is not None:
-            outputs = self.output_layer(h, structure=structure)
+            outputs = ops.reshape(self.output_layer(h, structure=structure), shape)
         if self.direct_layer is not None:
             direct = self.direct_layer(inputs, structure=structure)
-            outputs = outputs + self.beside_zeros(direct)
-        return ops.reshape(outputs, (*batch, *self.event_shape, self.params_per_entry))
+            outputs = outputs + self.beside_zeros(ops.reshape(direct, shape))
+        return outputs
 
     def beside_zeros(self, direct):
-        """What goes to the `direct_params` of each variable, as if it went to all.
+        """What goes to the first parameters of each variable, as if it went to all.
 
         Args:
-            direct: `(..., D x direct_params)`.
+            direct: `(..., n, direct_params)`.
 
         Returns:
-            `(..., D x params_per_entry)`, zero for the other parameters.
+            `(..., n, params_per_entry)`, zero for the other parameters.
         """
-        if self.direct_params is None:
+        missing = self.params_per_entry - direct.shape[-1]
+        if not missing:
             return direct
-        batch, size = ops.shape(direct)[:-1], self.event_size
-        direct = ops.reshape(direct, (*batch, size, self.direct_params))
-        missing = self.params_per_entry - self.direct_params
-        direct = ops.pad(direct, [(0, 0)] * (len(batch) + 1) + [(0, missing)])
-        return ops.reshape(direct, (*batch, size * self.params_per_entry))
+        return ops.pad(direct, [(0, 0)] * (len(direct.shape) - 1) + [(0, missing)])
 
     def connectivity(self, structure: int = 0) -> np.ndarray:
         """What the masks let through: bools (D, D), `[i, j]` = output i can hear x_j.
