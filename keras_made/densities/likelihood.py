@@ -362,11 +362,18 @@ class LikelihoodModel(Adaptable, SavedModel):
             return self._log_prob_of_tensor(x, context)
         x, context = inputs.check_inputs(self, x, context)
         return run_in_chunks(
-            self.compiled_function("log_prob", lambda model, *x: model.call(x)),
+            self.compiled_function("log_prob", lambda model, *x: model.score(*x)),
             [x, context],
             self.floats_per_row(),
             verbose,
         )
+
+    def score(self, x, context=None):
+        """log p of tensors, as a call, inside what is compiled for `log_prob`.
+
+        Nothing of it is differentiated, which may allow what a call does not.
+        """
+        return self.call((x, context))
 
     def _log_prob_of_tensor(self, x, context):
         if self.built:

@@ -335,3 +335,39 @@ class MADE(Autoregressive):
             "output_scale": self.output_scale,
             "seed": self.seed,
         }
+
+
+def moved_weights(made, entries) -> dict:
+    """The weights of a `MADE` that stand elsewhere when its entries are permuted.
+
+    Args:
+        made: the network, built, without companion weights.
+        entries: the entry that is to stand at each place: ints `(D,)`.
+
+    Returns:
+        The id of each weight that moves, and where it is moved to: a network of one
+        whose entry n is entry `entries[n]` of this one.
+    """
+    heard = _places(entries, made.num_features)
+    context = made.event_size * made.num_features + np.arange(made.context_size)
+    rows, columns = np.append(heard, context), _places(entries, made.params_per_entry)
+    moved = {}
+    for layer in {*made.hidden_layers[:1], made.output_layer, made.direct_layer}:
+        if layer is None:
+            continue
+        speaks = layer in (made.output_layer, made.direct_layer)
+        # Panels are stored in order of degree, which is that of ranks, not of entries.
+        if not layer.is_staircase:
+            kernel = layer.kernel
+            if layer is not made.output_layer:
+                kernel = ops.take(kernel, rows, axis=0)
+            if speaks:
+                kernel = ops.take(kernel, columns, axis=1)
+            moved[id(layer.kernel)] = kernel
+        if speaks and layer.use_bias:
+            moved[id(layer.bias)] = ops.take(layer.bias, columns, axis=0)
+    return moved
+
+
+def _places(entries, width):
+    return (entries[:, None] * width + np.arange(width)).ravel()
