@@ -21,7 +21,6 @@ from keras_made.flows.steps import FlowStep, Linear
 from keras_made.generation import seed_generator
 from keras_made.layers import another_initializer
 from keras_made.masks import check_seed, make_orderings
-from keras_made.precision import full_precision
 
 # Between the seeds of neighbouring steps: far more than a network has layers. It is
 # odd, so that modulo a power of two no multiple of it comes back.
@@ -227,10 +226,10 @@ class Flow(LikelihoodModel):
         return self._base.log_prob(u, context, training) + log_det
 
     def score(self, x, context=None):
-        with full_precision():
-            known = self._known_context(context)
-            u, log_det = self._run_to_noise(looped(self.steps), x, known)
-            return self._base.log_prob(u, context) + log_det
+        # Not through a call: no scope of half precision is open here.
+        x, context = ops.cast(x, self.density_dtype), self._known_context(context)
+        u, log_det = self._run_to_noise(looped(self.steps), x, context)
+        return self._base.log_prob(u, context) + log_det
 
     def to_noise(self, x, context=None):
         """The noise that a row comes from.

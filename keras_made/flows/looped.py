@@ -39,6 +39,7 @@ class Looped:
         # Where the template hears each entry.
         ranks = np.argsort(orders[0])
         self.places = orders[:, ranks].astype("int32")
+        self.is_in_place = np.all(self.places == np.arange(orders.shape[1]))
 
     def to_noise(self, x, context=None, training=False):
         """As `FlowStep.to_noise`, through all groups."""
@@ -50,7 +51,7 @@ class Looped:
 
     def _run(self, direction, value, context, turns):
         variables = [v for step in self.template for v in step.variables]
-        stack = _Stack(list(self._weights()))
+        stack = _Stack([_values(group) for group in self.groups])
         places = self.places, np.argsort(self.places, axis=1).astype("int32")
         places = [ops.convert_to_tensor(p) for p in places]
         steps = self.template if turns.step > 0 else self.template[::-1]
@@ -59,8 +60,11 @@ class Looped:
             k = turns.start + turns.step * turn
             there, back = (ops.take(p, k, axis=0) for p in places)
             value = ops.take(value, there, axis=-1)
-            pairs = zip(variables, stack.at(k), strict=True)
-            with keras.StatelessScope(state_mapping=list(pairs)):
+            weights = stack.at(k)
+            if not self.is_in_place:
+                with _scope(variables, weights):
+                    weights = [w for s in self.template for w in s.weights_at(there)]
+            with _scope(variables, weights):
                 for step in steps:
                     value, log_det = getattr(step, direction)(value, context)
                     total = total + log_det
@@ -69,11 +73,16 @@ class Looped:
         start = ops.convert_to_tensor(0, "int32"), value, ops.zeros_like(value[..., 0])
         return ops.while_loop(lambda turn, *_: turn < len(turns), run, start)[1:]
 
-    def _weights(self):
-        """The weights of every group, each as the template's entries want them."""
-        for group, places in zip(self.groups, self.places, strict=True):
-            weights = [w for step in group for w in step.weights_at(places)]
-            yield [ops.convert_to_tensor(getattr(w, "value", w)) for w in weights]
+
+def _values(group):
+    variables = [v for step in group for v in step.variables]
+    return [ops.convert_to_tensor(v.value) for v in variables]
+
+
+def _scope(variables, values):
+    """A scope in which variables have other values."""
+    pairs = list(zip(variables, values, strict=True))
+    return keras.StatelessScope(state_mapping=pairs)
 
 
 def looped(steps):

@@ -89,8 +89,8 @@ class FlowStep(keras.layers.Layer):
         raise NotImplementedError
 
     def weights_at(self, places):
-        """`variables`, as they would be if entry n were the entry `places[n]`."""
-        return self.variables
+        """Values of `variables`, if entry n were what is now entry `places[n]`."""
+        return [v.value for v in self.variables]
 
     def _form_of(self, *parts):
         kinds = [(v.name, tuple(v.shape), v.dtype) for v in self.variables]
@@ -186,7 +186,9 @@ class AutoregressiveStep(FlowStep):
             return self.transform.forward(params, now)[0], nothing
 
         dtype = keras.backend.standardize_dtype(u.dtype)
-        values, _ = generate_all(network, draw, ops.shape(rows)[0], context, dtype=dtype)
+        values, _ = generate_all(
+            network, draw, ops.shape(rows)[0], context, dtype=dtype
+        )
         values = ops.reshape(ops.transpose(values, (1, 0, 2)), (-1, size))
         return ops.reshape(ops.take(values, np.argsort(order), axis=1), ops.shape(u))
 
@@ -206,7 +208,7 @@ class AutoregressiveStep(FlowStep):
 
     def weights_at(self, places):
         moved = moved_weights(self.network, places)
-        return [moved.get(id(v), v) for v in self.variables]
+        return [moved.get(id(v), v.value) for v in self.variables]
 
 
 class CouplingStep(FlowStep):

@@ -342,7 +342,7 @@ def moved_weights(made, entries) -> dict:
 
     Args:
         made: the network, built, without companion weights.
-        entries: the entry that is to stand at each place: ints `(D,)`.
+        entries: the entry that is to stand at each place: a tensor of ints `(D,)`.
 
     Returns:
         The id of each weight that moves, and where it is moved to: a network of one
@@ -350,7 +350,8 @@ def moved_weights(made, entries) -> dict:
     """
     heard = _places(entries, made.num_features)
     context = made.event_size * made.num_features + np.arange(made.context_size)
-    rows, columns = np.append(heard, context), _places(entries, made.params_per_entry)
+    rows = ops.concatenate([heard, ops.convert_to_tensor(context.astype("int32"))])
+    columns = _places(entries, made.params_per_entry)
     moved = {}
     for layer in {*made.hidden_layers[:1], made.output_layer, made.direct_layer}:
         if layer is None:
@@ -370,4 +371,6 @@ def moved_weights(made, entries) -> dict:
 
 
 def _places(entries, width):
-    return (entries[:, None] * width + np.arange(width)).ravel()
+    """Where the `width` numbers of each entry stand."""
+    places = entries[:, None] * width + ops.arange(width, dtype="int32")
+    return ops.reshape(places, (-1,))
