@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 from keras import ops
+from keras.config import backend
 
 from keras_made.checks import check_positive
 from keras_made.compiling import run_in_chunks
@@ -228,7 +229,7 @@ class Flow(LikelihoodModel):
     def score(self, x, context=None):
         # Not through a call: no scope of half precision is open here.
         x, context = ops.cast(x, self.density_dtype), self._known_context(context)
-        u, log_det = self._run_to_noise(looped(self.steps), x, context)
+        u, log_det = self._run_to_noise(self._compiled_steps(), x, context)
         return self._base.log_prob(u, context) + log_det
 
     def to_noise(self, x, context=None):
@@ -268,6 +269,11 @@ class Flow(LikelihoodModel):
             total = total + log_det
         x, log_slope = self.units.restore(u)
         return x, total + ops.sum(log_slope, axis=-1)
+
+    def _compiled_steps(self):
+        """The steps inside a function that is compiled and not differentiated."""
+        # Where nothing is compiled, a loop has nothing to save.
+        return self.steps if backend() == "torch" else looped(self.steps)
 
     def _as_tensors(self, x, context):
         self.require_built()
@@ -386,4 +392,4 @@ class Flow(LikelihoodModel):
 def _draw(flow, u, context):
     """The rows that noise becomes; nobody differentiates them."""
     context = flow._known_context(context)
-    return flow._run_to_data(looped(flow.steps), u, context)[0]
+    return flow._run_to_data(flow._compiled_steps(), u, context)[0]

@@ -134,8 +134,9 @@ class _Stack:
     def __init__(self, lists):
         self.first = lists[0]
         self.kinds = sorted({_dtype(weight) for weight in self.first})
+        every = [weight for weights in lists for weight in weights]
         self.rows = {
-            kind: ops.reshape(_joined(kind, sum(lists, [])), (len(lists), -1))
+            kind: ops.reshape(_joined(kind, every), (len(lists), -1))
             for kind in self.kinds
         }
 

@@ -13,9 +13,9 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive
 from keras_made.broadcasting import broadcast_axes, broadcast_batches
+from keras_made.flows.dense_network import DenseNetwork
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
-from keras_made.flows.dense_network import DenseNetwork
 from keras_made.generation import generate
 from keras_made.networks.made import MADE, moved_weights
 from keras_made.networks.windows import generate_in_windows, has_windows

@@ -6,8 +6,8 @@ window's columns of the masked kernel, times all units of the layer before. The 
 keep out what is not known yet. All windows of a layer are as wide as the widest; a unit
 that is computed too early is computed again in its own time, before it may be heard.
 
-A step reads whole layers, where `Incremental` reads a block of them: with many variables
-that is most of the work, with few it is less than the blocks' bookkeeping.
+A step reads whole layers, where `Incremental` reads a block of them: with many
+variables that is most of the work, with few it is less than the blocks' bookkeeping.
 """
 
 from typing import NamedTuple
@@ -64,7 +64,8 @@ def generate_in_windows(made, draw, batch, context=None, dtype="float32"):
                 units = units + _columns(inputs, start, layer.width)
             inputs = ops.slice_update(layers[i], (FIRST, start), units)
             new.append(inputs)
-        sources = [*new[-1:], heard][-len(outputs) :]
+        sources = new[-1:] if made.output_layer is not None else []
+        sources = [*sources, heard][: len(outputs)]
         params = sum(o.at(x, t)[0] for o, x in zip(outputs, sources, strict=True))
         params = ops.broadcast_to(params, (batch, made.params_per_entry))
         now, increment = draw(ops.cast(params, dtype)[:, None, :], t)
