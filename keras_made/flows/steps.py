@@ -197,7 +197,7 @@ class AutoregressiveStep(FlowStep):
 
     def form(self):
         network = self.network
-        if not isinstance(network, MADE) or network.companion:
+        if not isinstance(network, MADE) or network.companion or self.event_rank > 1:
             return None
         degrees = [degrees.tolist() for degrees in network.unit_degrees]
         shared = [getattr(network, name) for name in SHARED_BY_NETWORKS]
