@@ -110,13 +110,6 @@ def noise_generator(seed) -> np.random.Generator:
     return np.random.default_rng(check_seed_number(seed) % 2**64)
 
 
-def seed_generator(seed):
-    """A `SeedGenerator` of `seed`: an integer, None, or a generator itself."""
-    if seed is None or isinstance(seed, keras.random.SeedGenerator):
-        return seed or keras.random.SeedGenerator()
-    return keras.random.SeedGenerator(check_seed_number(seed))
-
-
 def check_seed_number(seed) -> int:
     """`seed` as an int, or a ValueError."""
     try:

@@ -8,7 +8,7 @@ from keras_made.checks import check_positive, to_array
 from keras_made.densities import inputs
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
-from keras_made.generation import draw_uniforms, seed_generator
+from keras_made.generation import draw_uniforms, noise_generator
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -138,21 +138,21 @@ class Ensemble(LikelihoodModel):
         self.require_built()
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
-        seeds = seed_generator(seed)
-        chosen = self._choose_members(num_samples, seeds)
+        noise = noise_generator(seed)
+        chosen = self._choose_members(num_samples, noise)
         draws = []
         for k in np.unique(chosen):
             rows = np.flatnonzero(chosen == k)
             member = self.members[k]
             own = None if context is None else context[rows]
-            draws.append(member.sample(len(rows), own, seeds, verbose))
+            draws.append(member.sample(len(rows), own, noise, verbose))
         draws = [ops.cast(d, self.density_dtype) for d in draws]
         places = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
         return ops.take(ops.concatenate(draws), places, axis=0)
 
-    def _choose_members(self, num_samples, seeds):
+    def _choose_members(self, num_samples, noise):
         """The member of each draw, evenly spread, in an order left to chance."""
-        noise = ops.convert_to_numpy(draw_uniforms((num_samples + 1,), seeds))
+        noise = draw_uniforms((num_samples + 1,), noise)
         even = (np.arange(num_samples) + noise[0]) / num_samples
         ends = np.cumsum(self.weights_of_members)[:-1]
         members = np.searchsorted(ends, even, side="right")

@@ -367,7 +367,7 @@ class LikelihoodModel(Adaptable, SavedModel):
         if is_tensor(inputs.one_batch(x)):
             return self._log_prob_of_tensor(x, context)
         x, context = inputs.check_inputs(self, x, context)
-        function = self.compiled_function("log_prob", lambda model, *x: model.call(x))
+        function = self.compiled_function("log_prob", lambda model, *x: model.score(*x))
 
         def run(*arrays):
             floats = [as_floats(a, self.density_dtype) for a in arrays]
@@ -379,6 +379,13 @@ class LikelihoodModel(Adaptable, SavedModel):
             self.floats_per_row(),
             verbose,
         )
+
+    def score(self, x, context=None):
+        """log p of tensors, as a call, inside what is compiled for `log_prob`.
+
+        Nothing of it is differentiated, which may allow what a call does not.
+        """
+        return self.call((x, context))
 
     def _log_prob_of_tensor(self, x, context):
         if self.built:

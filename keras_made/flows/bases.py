@@ -32,10 +32,9 @@ class StandardNormal:
         squares = ops.sum(ops.square(clip(u, -FARTHEST, FARTHEST)), axis=-1)
         return -0.5 * (squares + self.event_size * math.log(2.0 * math.pi))
 
-    def draw(self, num_rows, context, seeds, dtype):
-        """Noise `(num_rows, D)`."""
-        shape = (num_rows, self.event_size)
-        return keras.random.normal(shape, seed=seeds, dtype=dtype)
+    def draw(self, num_rows, context, noise, dtype):
+        """u, `(num_rows, D)`, of a `numpy.random.Generator`."""
+        return noise.standard_normal((num_rows, self.event_size), dtype)
 
     def is_bounded(self) -> bool:
         """Whether there is noise that it cannot give."""
@@ -61,9 +60,9 @@ class DensityBase:
         inputs = u if context is None or not self.model.context_size else (u, context)
         return self.model(inputs, training=training)
 
-    def draw(self, num_rows, context, seeds, dtype):
+    def draw(self, num_rows, context, noise, dtype):
         context = context if self.model.context_size else None
-        u = self.model.sample(num_rows, context, seed=seeds, verbose=0)
+        u = self.model.sample(num_rows, context, seed=noise, verbose=0)
         return ops.cast(u, dtype)
 
     def is_bounded(self):
@@ -87,9 +86,9 @@ class ConstantBase:
     def log_prob(self, u, context=None, training=False):
         return self.distribution(keras.backend.standardize_dtype(u.dtype)).log_prob(u)
 
-    def draw(self, num_rows, context, seeds, dtype):
+    def draw(self, num_rows, context, noise, dtype):
         # Of the shape that TFP's stateless draws want.
-        pair = keras.random.randint((2,), 0, 2**31 - 1, seed=seeds)
+        pair = noise.integers(2**31 - 1, size=2, dtype="int32")
         return self.distribution(dtype).sample(num_rows, seed=pair)
 
     def is_bounded(self):

@@ -118,7 +118,7 @@ class _Splined:
         **kwargs,
     ):
         # The base makes the steps, which need to know these.
-        self._transform = Spline(num_bins, bound, kwargs.get("min_scale", 1e-3))
+        self._transform = Spline(num_bins, bound, kwargs.get("min_scale", 1e-2))
         if kernel_initializer is None:
             kernel_initializer = VarianceScaling(1 / 3, "fan_in", "uniform")
         super().__init__(

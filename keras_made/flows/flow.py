@@ -9,16 +9,18 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 from keras import ops
+from keras.config import backend
 
 from keras_made.checks import check_positive
-from keras_made.compiling import run_in_chunks
+from keras_made.compiling import as_floats, run_in_chunks
 from keras_made.densities import inputs
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
 from keras_made.flows import bases
+from keras_made.flows.looped import looped
 from keras_made.flows.steps import FlowStep, Linear
 from keras_made.flows.transforms import check_min_scale
-from keras_made.generation import seed_generator
+from keras_made.generation import noise_generator
 from keras_made.layers import another_initializer
 from keras_made.masks import check_seed, make_orderings
 
@@ -90,7 +92,7 @@ class Flow(LikelihoodModel):
         base=None,
         support=None,
         normalization=None,
-        min_scale: float = 1e-3,
+        min_scale: float = 1e-2,
         activation="relu",
         dropout: float = 0.0,
         kernel_initializer="glorot_uniform",
@@ -220,8 +222,15 @@ class Flow(LikelihoodModel):
     # Both directions ------------------------------------------------------------------
 
     def compute_log_prob(self, x, context, training):
-        u, log_det = self._run_to_noise(x, self._known_context(context), training)
+        known = self._known_context(context)
+        u, log_det = self._run_to_noise(self.steps, x, known, training)
         return self._base.log_prob(u, context, training) + log_det
+
+    def score(self, x, context=None):
+        # Not through a call: no scope of half precision is open here.
+        x, context = ops.cast(x, self.density_dtype), self._known_context(context)
+        u, log_det = self._run_to_noise(self._compiled_steps(), x, context)
+        return self._base.log_prob(u, context) + log_det
 
     def to_noise(self, x, context=None):
         """The noise that a row comes from.
@@ -234,7 +243,7 @@ class Flow(LikelihoodModel):
             `(u, log_det)`: `(..., D)` and `(...)`, log |det du/dx|.
         """
         x, context = self._as_tensors(x, context)
-        return self._run_to_noise(x, context)
+        return self._run_to_noise(self.steps, x, context)
 
     def to_data(self, u, context=None):
         """The row that noise becomes; the reverse of `to_noise`.
@@ -243,23 +252,28 @@ class Flow(LikelihoodModel):
             `(x, log_det)`: `(..., D)` and `(...)`, log |det dx/du|.
         """
         u, context = self._as_tensors(u, context)
-        return self._run_to_data(u, context)
+        return self._run_to_data(self.steps, u, context)
 
-    def _run_to_noise(self, x, context, training=False):
+    def _run_to_noise(self, steps, x, context, training=False):
         x, log_slope = self.units.standardize(x)
         total = ops.sum(log_slope, axis=-1)
-        for step in self.steps:
+        for step in steps:
             x, log_det = step.to_noise(x, context, training)
             total = total + log_det
         return x, total
 
-    def _run_to_data(self, u, context):
+    def _run_to_data(self, steps, u, context):
         total = 0.0
-        for step in reversed(self.steps):
+        for step in reversed(steps):
             u, log_det = step.to_data(u, context)
             total = total + log_det
         x, log_slope = self.units.restore(u)
         return x, total + ops.sum(log_slope, axis=-1)
+
+    def _compiled_steps(self):
+        """The steps inside a function that is compiled and not differentiated."""
+        # Where nothing is compiled, a loop has nothing to save.
+        return self.steps if backend() == "torch" else looped(self.steps)
 
     def _as_tensors(self, x, context):
         self.require_built()
@@ -309,14 +323,13 @@ class Flow(LikelihoodModel):
         if context is not None:
             context = inputs.check_context(self, context, num_samples)
         self._known_context(context)
-        seeds = seed_generator(seed)
-        function = self.compiled_function(
-            "sample", lambda model, u, context: model.to_data(u, context)[0]
-        )
+        noise = noise_generator(seed)
+        function = self.compiled_function("sample", _draw)
 
         def run(rows, context):
-            u = self._base.draw(len(rows), context, seeds, self.density_dtype)
-            return function(u, context)
+            context = as_floats(context, self.density_dtype)
+            u = self._base.draw(len(rows), context, noise, self.density_dtype)
+            return function(u, context, verbose=verbose)
 
         rows = np.zeros((num_samples, 1), "float32")
         return run_in_chunks(run, [rows, context], self.floats_per_row(), verbose)
@@ -375,3 +388,9 @@ class Flow(LikelihoodModel):
             config["normalization"], custom_objects
         )
         return cls(**config)
+
+
+def _draw(flow, u, context):
+    """The rows that noise becomes; nobody differentiates them."""
+    context = flow._known_context(context)
+    return flow._run_to_data(flow._compiled_steps(), u, context)[0]

@@ -56,7 +56,7 @@ class MaskedAutoregressiveFlow(FlowBijector):
         self,
         network: Autoregressive,
         *,
-        min_scale: float = 1e-3,
+        min_scale: float = 1e-2,
         transform: Transform | None = None,
         context=None,
         name: str = "masked_autoregressive_flow",

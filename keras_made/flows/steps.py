@@ -13,9 +13,24 @@ from keras import ops
 
 from keras_made.autoregressive import Autoregressive
 from keras_made.broadcasting import broadcast_axes, broadcast_batches
+from keras_made.flows.dense_network import DenseNetwork
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
 from keras_made.generation import generate
+from keras_made.networks.made import MADE, moved_weights
+
+# What decides what a `MADE` computes, but for its weights, degrees and ordering.
+SHARED_BY_NETWORKS = (
+    "hidden_units",
+    "num_params",
+    "direct",
+    "direct_params",
+    "residual",
+    "activation",
+    "kernel_form",
+    "encoder",
+    "compute_dtype",
+)
 
 
 class FlowStep(keras.layers.Layer):
@@ -59,6 +74,27 @@ class FlowStep(keras.layers.Layer):
     def floats_per_event(self) -> int:
         """About how many floats one event takes on its way through."""
         return 0
+
+    # What `keras_made.flows.looped` asks.
+
+    def form(self):
+        """What this step has in common with others but for weights and an order.
+
+        Two steps of equal form are one computation. None: no other step is alike.
+        """
+        return None
+
+    def entry_order(self):
+        """The entries in the order in which the step takes them: ints `(D,)`."""
+        raise NotImplementedError
+
+    def weights_at(self, places):
+        """Values of `variables`, if entry n were what is now entry `places[n]`."""
+        return [v.value for v in self.variables]
+
+    def _form_of(self, *parts):
+        kinds = [(v.name, tuple(v.shape), v.dtype) for v in self.variables]
+        return (type(self), *parts, kinds)
 
 
 class AutoregressiveStep(FlowStep):
@@ -156,6 +192,21 @@ class AutoregressiveStep(FlowStep):
     def floats_per_event(self):
         return self.network.floats_per_event
 
+    def form(self):
+        network = self.network
+        if not isinstance(network, MADE) or network.companion or self.event_rank > 1:
+            return None
+        degrees = [degrees.tolist() for degrees in network.unit_degrees]
+        shared = [getattr(network, name) for name in SHARED_BY_NETWORKS]
+        return self._form_of(self.transform, shared, degrees)
+
+    def entry_order(self):
+        return self.network.orders()[0]
+
+    def weights_at(self, places):
+        moved = moved_weights(self.network, places)
+        return [moved.get(id(v), v.value) for v in self.variables]
+
 
 class CouplingStep(FlowStep):
     """One half of the entries is moved with parameters that hear the other half.
@@ -202,6 +253,16 @@ class CouplingStep(FlowStep):
         x = ops.concatenate([heard, moved], axis=-1)
         return ops.take(x, np.argsort(self.order), axis=-1), ops.sum(log_slope, axis=-1)
 
+    def form(self):
+        if not isinstance(self.network, DenseNetwork):
+            return None
+        modes = [layer.quantization_mode for layer in self.network.layers]
+        shared = self.network.activation, self.network.compute_dtype, modes
+        return self._form_of(self.transform, shared, self.num_heard)
+
+    def entry_order(self):
+        return self.order
+
 
 class Inverse(FlowStep):
     """A step the other way round: IAF is MAF inverted."""
@@ -230,6 +291,16 @@ class Inverse(FlowStep):
 
     def floats_per_event(self):
         return self.step.floats_per_event()
+
+    def form(self):
+        form = self.step.form()
+        return form and (type(self), form)
+
+    def entry_order(self):
+        return self.step.entry_order()
+
+    def weights_at(self, places):
+        return self.step.weights_at(places)
 
 
 class Elementwise(FlowStep):
@@ -290,6 +361,12 @@ class Linear(FlowStep):
         self.log_scale = self.add_weight(
             name="log_scale", shape=(size,), initializer="zeros"
         )
+
+    def form(self):
+        return self._form_of()
+
+    def entry_order(self):
+        return self.order
 
     def _triangles(self, x):
         dtype, size = keras.backend.standardize_dtype(x.dtype), len(self.order)

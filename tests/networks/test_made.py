@@ -150,10 +150,14 @@ def test_every_output_hears_context_and_non_linearly(name):
                 assert (curvature > 1e-3).all()
 
 
-@pytest.fixture(params=["accumulating", "blocks"])
+WAYS = {"windows": (64, 0), "accumulating": (0, 2**60), "blocks": (0, 0)}
+
+
+@pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
-    """Both ways of taking steps, whatever a batch's size would choose."""
-    work = 0 if request.param == "blocks" else 2**60
+    """Each way of taking steps, whatever a batch's size would choose."""
+    most_windows, work = WAYS[request.param]
+    monkeypatch.setattr("keras_made.networks.made.MOST_WINDOWS", most_windows)
     monkeypatch.setattr("keras_made.networks.made.SMALL_WORK", work)
     return request.param
 
@@ -188,6 +192,7 @@ def test_step_by_step_at_other_sizes(name, size, way):
 
 
 @pytest.mark.parametrize("name", ["orderings", "companion", "everything", "classes"])
+@pytest.mark.parametrize("way", ["accumulating", "blocks"], indirect=True)
 def test_each_example_may_have_its_own_order(name, way):
     """Every row gives what it gives when its order is that of the whole batch."""
     network, context_size = make(name)
@@ -204,12 +209,17 @@ def test_each_example_may_have_its_own_order(name, way):
 
 
 def test_work_decides_how_steps_are_taken():
-    network, _ = make("one layer")
+    network, _ = make("two parameters")
+    assert network._steps_of(network.start(2**20)) is network.windowed
+    network, _ = make("two parameters", 65)
+    assert network._steps_of(network.start(2**20)) is network.incremental
+    network, _ = make("orderings")
     small, large = (network.start(batch) for batch in (4, 2**20))
     assert network._steps_of(small) is network.accumulating
     assert network._steps_of(large) is network.incremental
 
 
+@pytest.mark.parametrize("way", ["accumulating", "blocks"], indirect=True)
 def test_an_order_of_each_row_is_an_ordering_of_the_network(way):
     """The order of structure r, given to every example, is structure r."""
     network, _ = make("orderings")
