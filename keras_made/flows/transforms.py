@@ -77,9 +77,9 @@ class Scale(Transform):
 class Affine(Transform):
     """x = loc + scale u, log scale = raw / (1 + |raw| / log(1 / min_scale)).
 
-    The scale keeps to (min_scale, 1 / min_scale), softly. Five steps reach 1e-10 all the
-    same, and a row far from what a flow has seen does not cost a thousand nats, as it
-    may with a floor of 1e-3.
+    The scale keeps to (min_scale, 1 / min_scale), softly. Five steps reach 1e-10 all
+    the same, and a row far from what a flow has seen does not cost a hundred thousand
+    nats, as it may with a floor of 1e-3.
 
     Args:
         min_scale: floor of the scale; its ceiling is 1 / min_scale.
