@@ -193,6 +193,34 @@ def join_chunks(
     return joined
 
 
+def run_on_tensors(function, tensors, floats_per_row):
+    """As `run_in_chunks`, on tensors, with the gradient of all that is done.
+
+    Args:
+        function: takes some rows of each tensor, and returns a tensor of as many.
+        tensors: tensors with equal first axes, or None. The first is not None.
+        floats_per_row: about how many floats `function` holds for one row.
+
+    Returns:
+        A tensor with one row per row.
+    """
+    most = most_at_once(floats_per_row)
+    lengths = [n for n in LENGTHS if n <= most] or LENGTHS[:1]
+    results = []
+    for rows, count, length in _cut(tensors[0].shape[0], None, lengths):
+        pieces = [None if t is None else _pad_tensor(t[rows], length) for t in tensors]
+        results.append(function(*pieces)[:count])
+    return results[0] if len(results) == 1 else ops.concatenate(results)
+
+
+def _pad_tensor(tensor, length):
+    missing = length - tensor.shape[0]
+    if not missing:
+        return tensor
+    padding = ops.repeat(tensor[-1:], missing, axis=0)
+    return ops.concatenate([tensor, padding])
+
+
 def _cut(num_rows, groups, lengths):
     """Which rows make a chunk, how many they are, and how many they are padded to."""
     for group in [None] if groups is None else groups:

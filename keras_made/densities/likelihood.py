@@ -13,18 +13,16 @@ from keras_made.checks import (
     is_stream,
     is_tensor,
     refuse_target,
-    to_array,
 )
 from keras_made.compiling import (
     Announced,
-    as_floats,
     compiled,
     gains_by_xla,
-    run_in_chunks,
 )
 from keras_made.densities import graphs, inputs
 from keras_made.densities.adapting import Adaptable
 from keras_made.densities.saving import SavedModel
+from keras_made.densities.scoring import score_arrays, score_tensor
 from keras_made.densities.training import warn_of_units, with_cause
 from keras_made.precision import full_precision
 
@@ -352,7 +350,8 @@ class LikelihoodModel(Adaptable, SavedModel):
 
         Args:
             x: `(n, *event_shape)`. Arrays are checked and scored in chunks by a
-                compiled function; a tensor is taken as it is, with its gradient.
+                compiled function; a tensor is taken as it is, with its gradient, by a
+                compiled function too (on torch by the layers themselves).
             context: `(n, C)`, or `(C,)` for all rows.
             verbose: 0, 1, or `"auto"` for a progress bar when there are many chunks.
 
@@ -364,21 +363,10 @@ class LikelihoodModel(Adaptable, SavedModel):
         """
         if context is None:
             x, context = inputs.split_inputs(x)
+        score = score_arrays
         if is_tensor(inputs.one_batch(x)):
-            return self._log_prob_of_tensor(x, context)
-        x, context = inputs.check_inputs(self, x, context)
-        function = self.compiled_function("log_prob", lambda model, *x: model.score(*x))
-
-        def run(*arrays):
-            floats = [as_floats(a, self.density_dtype) for a in arrays]
-            return function(*floats, verbose=verbose)
-
-        return run_in_chunks(
-            run,
-            [x, context],
-            self.floats_per_row(),
-            verbose,
-        )
+            score = score_tensor
+        return score(self, x, context, verbose)
 
     def score(self, x, context=None):
         """log p of tensors, as a call, inside what is compiled for `log_prob`.
@@ -386,19 +374,6 @@ class LikelihoodModel(Adaptable, SavedModel):
         Nothing of it is differentiated, which may allow what a call does not.
         """
         return self.call((x, context))
-
-    def _log_prob_of_tensor(self, x, context):
-        if self.built:
-            self.units.check()
-        if context is None:
-            return self(x)
-        if not is_tensor(context):
-            context = to_array("context", context)
-        context = ops.convert_to_tensor(context)
-        if len(context.shape) == 1:
-            inputs.check_context_size(self, context.shape)
-            context = ops.broadcast_to(context, (ops.shape(x)[0], context.shape[0]))
-        return self((x, context))
 
     def endpoints(self, num_particles: int) -> dict:
         """What an exported model can be asked, by name: `graphs.Endpoint`s.

@@ -1,9 +1,9 @@
 """In what form entries reach a network."""
 
 import keras
-from keras import ops
 
 from keras_made.configured import Configured
+from keras_made.generation import clip
 
 
 class Encoder(Configured):
@@ -26,9 +26,9 @@ class Encoder(Configured):
 
 @keras.saving.register_keras_serializable(package="keras_made")
 class Bounded(Encoder):
-    """The number itself, smoothly kept within a limit, as networks of flows hear it.
+    """The number itself, kept within a limit, as networks of flows hear it.
 
-        feature = limit tanh(x / limit)
+        feature = x, within [-limit, limit]
 
     Far outside the data the steps of a flow are then affine with bounded parameters: an
     outlier is not amplified by step after step of a deep stack.
@@ -38,7 +38,7 @@ class Bounded(Encoder):
         self.limit = limit
 
     def encode(self, x):
-        return (self.limit * ops.tanh(x / self.limit))[..., None]
+        return clip(x, -self.limit, self.limit)[..., None]
 
     def get_config(self):
         return {"limit": self.limit}
