@@ -39,21 +39,41 @@ class NegativeLogLikelihood(keras.losses.Loss):
 
 
 class NegativeMean(keras.metrics.Mean):
-    """Mean over rows of -log p, in nats or in a unit of some nats.
+    """Mean over rows of -log p, in nats."""
 
-    Args:
-        name: of the metric.
-        unit: function without arguments; the nats of one unit.
-    """
-
-    def __init__(self, name, unit=lambda: 1.0):
+    def __init__(self, name="nll"):
         super().__init__(name=name)
-        self._unit = unit
         # What `EarlyStopping` and its kin go by when their mode is "auto".
         self._direction = "down"
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        return super().update_state(-y_pred / self._unit(), sample_weight)
+        return super().update_state(-y_pred, sample_weight)
+
+
+class InUnits(keras.metrics.Metric):
+    """What another metric has found, in a unit of some nats: nothing is summed twice.
+
+    Args:
+        metric: the other metric.
+        unit: function without arguments; the nats of one unit.
+        name: of the metric.
+    """
+
+    def __init__(self, metric, unit, name):
+        super().__init__(name=name)
+        # Not as an attribute, in which Keras would find its variables once more.
+        self._find = metric.result
+        self._unit = unit
+        self._direction = "down"
+
+    def update_state(self, *args, **kwargs):
+        pass
+
+    def reset_state(self):
+        pass
+
+    def result(self):
+        return self._find() / self._unit()
 
 
 class LikelihoodModel(Adaptable, SavedModel):
@@ -150,13 +170,12 @@ class LikelihoodModel(Adaptable, SavedModel):
         for name in ("metrics", "weighted_metrics"):
             kwargs.pop(name, None)
         # Among the metrics of `compile`, callbacks find which way is better.
-        metrics = [
-            NegativeMean("nll"),
-            NegativeMean(
-                "bits_per_dim", lambda: math.prod(self.event_shape) * math.log(2.0)
-            ),
-        ]
+        nll = NegativeMean()
+        metrics = [nll, InUnits(nll, self._bits_per_dim, "bits_per_dim")]
         super().compile(optimizer=optimizer, weighted_metrics=metrics, **kwargs)
+
+    def _bits_per_dim(self):
+        return math.prod(self.event_shape) * math.log(2.0)
 
     def compile_from_config(self, config):
         # Keras asks models with a `compile` of their own to say how it is repeated.
