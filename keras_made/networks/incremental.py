@@ -187,7 +187,7 @@ class Incremental:
             bias = bias + ops.convert_to_tensor(made.output_layer.bias)[None]
         if made.direct_layer is not None:
             kernel = ops.convert_to_tensor(made.direct_layer.kernel)
-            shape = (kernel.shape[0], self.size, -1)
+            shape = (kernel.shape[0], self.size, made.direct_layer.units // self.size)
             kernel = made.beside_zeros(ops.reshape(kernel, shape))
             kernel = ops.reshape(kernel, (kernel.shape[0], -1))
             kernel, heard = self._split_context(kernel, context)

@@ -302,12 +302,15 @@ class MADE(Autoregressive):
             if self.dropout:
                 hidden = self.dropouts[index](hidden, training=training)
             h = hidden + h if self.is_residual(index) else hidden
-        outputs, shape = 0.0, (*batch, *self.event_shape, -1)
+        outputs, shape = 0.0, (*batch, *self.event_shape)
         if self.output_layer is not None:
-            outputs = ops.reshape(self.output_layer(h, structure=structure), shape)
+            outputs = self.output_layer(h, structure=structure)
+            outputs = ops.reshape(outputs, (*shape, self.params_per_entry))
         if self.direct_layer is not None:
             direct = self.direct_layer(inputs, structure=structure)
-            outputs = outputs + self.beside_zeros(ops.reshape(direct, shape))
+            each = self.direct_layer.units // self.event_size
+            direct = ops.reshape(direct, (*shape, each))
+            outputs = outputs + self.beside_zeros(direct)
         return outputs
 
     def beside_zeros(self, direct):
