@@ -256,7 +256,7 @@ def test_context_moves_the_first_variable_of_every_step_nonlinearly(name):
 def test_fit_and_a_hand_written_tfp_loop_end_at_the_same_weights():
     x = normal(64, 2, dtype="float32") * [0.5, 2.0] + [1.0, -1.0]
     x = x.astype("float32")
-    flow = flows.MAF(2, 1, (8,), min_scale=1e-3)
+    flow = flows.MAF(2, 1, (8,))
     flow.require_built()
     made = MADE([8], 2, encoder=flows.Bounded())
     made.build((None, 2))
