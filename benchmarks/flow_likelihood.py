@@ -12,7 +12,9 @@ with full covariance, a Gaussian mixture and a kernel density. Whatever can be c
 The columns of the wine table are rounded to 57 to 395 values. A density on rounded
 values can score without bound by sitting on them: the scales of a flow's steps have a
 floor of a tenth of a standard deviation together, and the mixture one of 0.01 on
-variances.
+variances. The flows of wine are small, with dropout, and the mean of their weights over
+the last thirty steps or so: what of (64,) and (128,), with and without that mean, was
+best on the rows held out of training.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import keras
 import numpy as np
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity
-from timing import load_data, save_json
+from timing import load_data, save_json, steps_together
 
 from keras_made import flows
 
@@ -76,11 +78,16 @@ def kernel_density(x, valid):
     return max(fits, key=lambda fit: fit.score(valid[:1000])).score_samples
 
 
-def train_flow(make, x, valid, epochs, batch_size, patience):
+def train_flow(make, x, valid, epochs, batch_size, patience, averaged):
     keras.utils.set_random_seed(0)
     flow = make()
-    flow.compile(keras.optimizers.AdamW(2e-3, weight_decay=1e-4))
-    callbacks = [
+    optimizer = keras.optimizers.AdamW(
+        2e-3, weight_decay=1e-4, use_ema=averaged, ema_momentum=0.97
+    )
+    flow.compile(optimizer, steps_per_execution=steps_together(5))
+    # The mean of the weights is what is validated, and kept.
+    callbacks = [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if averaged else []
+    callbacks += [
         keras.callbacks.EarlyStopping(
             "val_nll", mode="min", patience=patience, restore_best_weights=True
         ),
@@ -104,7 +111,7 @@ def flow_of(kind, size, **options):
         planar = x.shape[1] == 2
         epochs, batch, patience = (40, 250, 9) if planar else (200, 100, 12)
         make = lambda: kind(size, **options)  # noqa: E731
-        return train_flow(make, x, valid, epochs, batch, patience)
+        return train_flow(make, x, valid, epochs, batch, patience, not planar)
 
     return fit
 
@@ -115,8 +122,8 @@ def methods(size):
     else:
         options = {
             "num_steps": 3,
-            "hidden_units": (64,),
-            "dropout": 0.2,
+            "hidden_units": (128,),
+            "dropout": 0.3,
             # Of each of the three steps: together they can shrink to a tenth.
             "min_scale": 0.1 ** (1 / 3),
         }
