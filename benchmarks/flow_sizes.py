@@ -14,7 +14,7 @@ import time
 
 from flow_starts import make_problem, summary
 from flows_side_by_side import PLANAR, SIMULATED, fit_flow
-from timing import choose_backend, print_table, save_json
+from timing import choose_backend, print_row, print_table, save_json
 
 # What is passed to the flow.
 SIZES = {
@@ -62,9 +62,7 @@ def measure(name, run, problem, size):
         "epochs": len(history),
         "seconds": time.perf_counter() - began,
     }
-    print(
-        *(f"{v:.3f}" if isinstance(v, float) else v for v in row.values()), flush=True
-    )
+    print_row(row)
     return row
 
 

@@ -35,7 +35,7 @@ from flows_side_by_side import (
     standardised,
     wine_fold,
 )
-from timing import choose_backend, load_data, print_table, save_json
+from timing import choose_backend, load_data, print_row, print_table, save_json
 
 # Seeds of other benchmarks are below.
 FIRST_SEED = 101
@@ -201,9 +201,7 @@ def measure(name, run, problem, kind, start):
         "epochs": len(history),
         "seconds": time.perf_counter() - began,
     }
-    print(
-        *(f"{v:.3f}" if isinstance(v, float) else v for v in row.values()), flush=True
-    )
+    print_row(row)
     return row
 
 

@@ -20,7 +20,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from simulators import TASKS
-from timing import choose_backend, load_data, print_table, save_json, steps_together
+from timing import (
+    choose_backend,
+    fit_until_worse,
+    load_data,
+    print_row,
+    print_table,
+    save_json,
+    steps_together,
+)
 
 PLANAR = ("banana", "ring", "checkerboard")
 SIMULATED = ("two_moons", "gaussian_linear_uniform")
@@ -145,20 +153,15 @@ def fit_flow(make, problem, seed):
     size = 0 if context is None else context.shape[1]
     flow = make(x.shape[1], NUM_STEPS, HIDDEN, context_size=size)
     flow.compile(keras.optimizers.Adam(RATE), steps_per_execution=steps_together(10))
-    stop = keras.callbacks.EarlyStopping(
-        "val_nll", patience=PATIENCE, restore_best_weights=True
-    )
-    history = flow.fit(
+    history = fit_until_worse(
+        flow,
         rows("train"),
-        batch_size=batch_size(len(x)),
-        epochs=MAX_EPOCHS,
-        validation_data=rows("valid"),
-        callbacks=[stop],
-        verbose=0,
+        rows("valid"),
+        batch_size(len(x)),
+        MAX_EPOCHS,
+        PATIENCE,
     )
-    return history.history["val_nll"], lambda part: flow.evaluate(
-        rows(part), batch_size=1000, verbose=0
-    )
+    return history, lambda part: flow.evaluate(rows(part), batch_size=1000, verbose=0)
 
 
 def fit_zuko(kind, problem, seed):
@@ -221,9 +224,7 @@ def measure(name, problem, number, flow):
         "epochs": len(history),
         "seconds": seconds,
     }
-    print(
-        *(f"{v:.3f}" if isinstance(v, float) else v for v in row.values()), flush=True
-    )
+    print_row(row)
     return row
 
 

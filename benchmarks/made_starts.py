@@ -21,7 +21,15 @@ import time
 
 import numpy as np
 from flows_side_by_side import wine_fold
-from timing import choose_backend, load_data, print_table, save_json, steps_together
+from timing import (
+    choose_backend,
+    fit_until_worse,
+    load_data,
+    print_row,
+    print_table,
+    save_json,
+    steps_together,
+)
 
 BINARY = ("adult", "connect4", "dna", "mushrooms", "nips", "ocr_letters", "web")
 STARTS = ("whole", "output .1", "output .01", "hidden .5", "he", "he .1")
@@ -80,29 +88,19 @@ def measure(name, run, rows, start):
         kernel = density.network.hidden_layers[0].weights[0]
         kernel.assign(0.5 * np.asarray(kernel))
     density.compile(keras.optimizers.Adam(RATE), steps_per_execution=steps_together(10))
-    stop = keras.callbacks.EarlyStopping(
-        "val_nll", patience=PATIENCE, restore_best_weights=True
-    )
-    history = density.fit(
-        rows["train"],
-        batch_size=BATCH,
-        epochs=MAX_EPOCHS,
-        validation_data=rows["valid"],
-        callbacks=[stop],
-        verbose=0,
+    history = fit_until_worse(
+        density, rows["train"], rows["valid"], BATCH, MAX_EPOCHS, PATIENCE
     )
     row = {
         "set": name,
         "run": run,
         "start": start,
-        "valid": min(history.history["val_nll"]),
+        "valid": min(history),
         "test": density.evaluate(rows["test"], batch_size=1000, verbose=0),
-        "epochs": len(history.epoch),
+        "epochs": len(history),
         "seconds": time.perf_counter() - began,
     }
-    print(
-        *(f"{v:.3f}" if isinstance(v, float) else v for v in row.values()), flush=True
-    )
+    print_row(row)
     return row
 
 

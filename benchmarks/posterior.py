@@ -18,7 +18,14 @@ import time
 
 import numpy as np
 from simulators import TASKS
-from timing import choose_backend, load_data, print_table, save_json, steps_together
+from timing import (
+    choose_backend,
+    fit_until_worse,
+    load_data,
+    print_table,
+    save_json,
+    steps_together,
+)
 
 # NPE with MAF beside MAF, with neural spline flows (NSF) beside SplineMAF. C2ST, means
 # of ten observations, at 1,000, 10,000 and 100,000 simulations.
@@ -81,18 +88,10 @@ def train(kind, task, train_rows, valid_rows, seed):
     )
     # The mean of the weights is what is validated, kept, and drawn from.
     average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    stop = keras.callbacks.EarlyStopping(
-        "val_nll", patience=PATIENCE, restore_best_weights=True
+    history = fit_until_worse(
+        flow, train_rows, valid_rows, BATCH, MAX_EPOCHS, PATIENCE, [average]
     )
-    history = flow.fit(
-        train_rows,
-        batch_size=BATCH,
-        epochs=MAX_EPOCHS,
-        validation_data=valid_rows,
-        callbacks=[average, stop],
-        verbose=0,
-    )
-    return flow, history.history["val_nll"]
+    return flow, history
 
 
 def c2st(reference, draws, seed=1):

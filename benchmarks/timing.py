@@ -61,6 +61,40 @@ def steps_together(number):
     return 1 if keras.backend.backend() == "torch" else number
 
 
+def fit_until_worse(model, rows, valid, batch_size, epochs, patience, callbacks=()):
+    """Validation nats of every epoch; the weights of the best one are kept.
+
+    Args:
+        model: a compiled model of keras_made.
+        rows: rows, or `(rows, context)`, to train on.
+        valid: the same, to say when to stop.
+        batch_size: as in `fit`.
+        epochs: at most so many.
+        patience: epochs without a better one before it stops.
+        callbacks: those that come first.
+    """
+    import keras
+
+    stop = keras.callbacks.EarlyStopping(
+        "val_nll", patience=patience, restore_best_weights=True
+    )
+    history = model.fit(
+        rows,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=valid,
+        callbacks=[*callbacks, stop],
+        verbose=0,
+    )
+    return history.history["val_nll"]
+
+
+def print_row(row):
+    """The values of one row of a table, at once, for what takes long."""
+    values = (f"{v:.3f}" if isinstance(v, float) else v for v in row.values())
+    print(*values, flush=True)
+
+
 def choose_backend(backend, device="cpu"):
     """Before Keras is imported: which back end runs, and where.
 

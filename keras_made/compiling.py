@@ -128,7 +128,7 @@ def most_at_once(floats_each) -> int:
     return max(1, FLOATS_PER_CHUNK // max(1, floats_each))
 
 
-def run_in_chunks(function, arrays, floats_per_row, verbose="auto", **options):
+def run_in_chunks(function, arrays, floats_per_row, verbose="auto"):
     """Call `function` on chunks of rows and join what it returns.
 
     Args:
@@ -138,13 +138,11 @@ def run_in_chunks(function, arrays, floats_per_row, verbose="auto", **options):
         floats_per_row: about how many floats `function` holds for one row.
         verbose: 0 for silence, 1 for a progress bar, `"auto"` for one when the rows
             hold more floats than a chunk may.
-        **options: of `join_chunks`.
 
     Returns:
         A tensor with one row per row.
     """
-    joined = join_chunks(function, arrays, floats_per_row, verbose, **options)
-    return to_tensor(joined)
+    return to_tensor(join_chunks(function, arrays, floats_per_row, verbose))
 
 
 def join_chunks(
@@ -175,8 +173,7 @@ def join_chunks(
         A NumPy array with one row per row, aligned as back ends want it.
     """
     num_rows, most = len(arrays[0]), most_at_once(floats_per_row)
-    lengths = [n for n in lengths if n <= most] or lengths[:1]
-    pieces = list(_cut(num_rows, groups, lengths))
+    pieces = list(_cut(num_rows, groups, lengths, most))
     shown = verbose == 1 or (verbose == "auto" and num_rows > most)
     bar = keras.utils.Progbar(len(pieces), unit_name="chunk") if shown else None
     joined = None
@@ -204,10 +201,9 @@ def run_on_tensors(function, tensors, floats_per_row):
     Returns:
         A tensor with one row per row.
     """
+    results, num_rows = [], tensors[0].shape[0]
     most = most_at_once(floats_per_row)
-    lengths = [n for n in LENGTHS if n <= most] or LENGTHS[:1]
-    results = []
-    for rows, count, length in _cut(tensors[0].shape[0], None, lengths):
+    for rows, count, length in _cut(num_rows, None, LENGTHS, most):
         pieces = [None if t is None else _pad_tensor(t[rows], length) for t in tensors]
         results.append(function(*pieces)[:count])
     return results[0] if len(results) == 1 else ops.concatenate(results)
@@ -221,8 +217,9 @@ def _pad_tensor(tensor, length):
     return ops.concatenate([tensor, padding])
 
 
-def _cut(num_rows, groups, lengths):
+def _cut(num_rows, groups, lengths, most):
     """Which rows make a chunk, how many they are, and how many they are padded to."""
+    lengths = [n for n in lengths if n <= most] or lengths[:1]
     for group in [None] if groups is None else groups:
         size = num_rows if group is None else len(group)
         length = best_length(size, lengths)

@@ -108,13 +108,11 @@ def _plan(model, members, first):
         return own, None, own_lengths if own else SHARED_LENGTHS
     if len(model.members) == 1:
         return False, None, LENGTHS
-    if not model.network.orderings_only:
-        present = np.unique(members)
-        return False, [np.flatnonzero(members == k) for k in present], LENGTHS
-    present = np.unique(members)
-    if len(members) < ROWS_APART * len(present):
+    present, orderings = np.unique(members), model.network.orderings_only
+    if orderings and len(members) < ROWS_APART * len(present):
         return True, None, own_lengths
-    return False, [np.flatnonzero(members == k) for k in present], SHARED_LENGTHS
+    groups = [np.flatnonzero(members == k) for k in present]
+    return False, groups, SHARED_LENGTHS if orderings else LENGTHS
 
 
 def _longest_of_own_orders(model) -> int:

@@ -152,11 +152,11 @@ class Ensemble(LikelihoodModel):
 
     def _choose_members(self, num_samples, noise):
         """The member of each draw, evenly spread, in an order left to chance."""
-        noise = draw_uniforms((num_samples + 1,), noise)
-        even = (np.arange(num_samples) + noise[0]) / num_samples
+        uniforms = draw_uniforms((num_samples + 1,), noise)
+        even = (np.arange(num_samples) + uniforms[0]) / num_samples
         ends = np.cumsum(self.weights_of_members)[:-1]
         members = np.searchsorted(ends, even, side="right")
-        return members[np.argsort(noise[1:])]
+        return members[np.argsort(uniforms[1:])]
 
     def distribution(self, context=None):
         """This density as a `tfd.Mixture` of its members' (TensorFlow)."""

@@ -17,6 +17,8 @@ order once, else for each example.
 
 from keras import ops
 
+from keras_made.networks.slicing import is_shared
+
 
 class Accumulating:
     """The steps of one `MADE`, as those of `Incremental`; nothing is done by `open`.
@@ -139,19 +141,15 @@ class Accumulating:
     def _speak(self, state, h, entry):
         """The parameters `(batch, 1, num_params)` of an entry of each example."""
         kernel, bias = state["kernel_out"], _of_entry(state["bias_out"], entry)
-        if _is_shared(entry):
+        if is_shared(entry):
             return ops.matmul(h, ops.take(kernel, entry[0], axis=1))[:, None] + bias
         columns = ops.take(ops.transpose(kernel, (1, 2, 0)), entry, axis=0)
         return ops.sum(columns * h[:, None], axis=-1)[:, None] + bias
 
 
-def _is_shared(entry):
-    return entry.shape[0] == 1
-
-
 def _say(features, kernel, entry):
     """What `features (batch, n)` of an entry say through `kernel (D, n, units)`."""
-    if _is_shared(entry):
+    if is_shared(entry):
         return ops.matmul(features, ops.take(kernel, entry[0], axis=0))
     rows = ops.take(kernel, entry, axis=0)
     return ops.sum(features[:, :, None] * rows, axis=1)
@@ -159,7 +157,7 @@ def _say(features, kernel, entry):
 
 def _of_entry(values, entry):
     """`values (1 or batch, D, n)` of one entry of each example, `(batch, 1, n)`."""
-    if _is_shared(entry):
+    if is_shared(entry):
         return ops.take(values, entry, axis=1)
     values = ops.broadcast_to(values, (ops.shape(entry)[0], *values.shape[1:]))
     return ops.take_along_axis(values, entry[:, None, None], axis=1)

@@ -28,6 +28,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.generation import FIRST
+from keras_made.networks.slicing import is_shared, places_of, take_columns, take_rows
 
 
 def block_length(size: int) -> int:
@@ -197,7 +198,7 @@ class Incremental:
             )
             if made.direct_layer.use_bias:
                 bias = bias + ops.convert_to_tensor(made.direct_layer.bias)[None]
-        if order is None or _is_shared(order):
+        if order is None or is_shared(order):
             state = {
                 name: self._entries_by_rank(kernel, self.params, 1, order)
                 for name, kernel in state.items()
@@ -219,9 +220,9 @@ class Incremental:
 
         An order of None is the one that they are in.
         """
-        if order is None or not _is_shared(order):
+        if order is None or not is_shared(order):
             return array
-        return ops.take(array, _places(order[0], width), axis=axis)
+        return ops.take(array, places_of(order[0], width), axis=axis)
 
     def open(self, state, x_last, t):
         """Begin the block whose first step is t, and hear the entry of rank t-1."""
@@ -235,7 +236,7 @@ class Incremental:
 
     def _hear(self, state, x_last, t, is_new):
         """Write the entry of rank t-1 into its block, or zero if it is not new."""
-        entry = _columns(state["order"], ops.maximum(t - 1, 0), 1)
+        entry = take_columns(state["order"], ops.maximum(t - 1, 0), 1)
         features = self.made.encode_entries(x_last, entry)
         features = ops.reshape(features, (-1, self.made.num_features))
         if self.companion:
@@ -261,15 +262,15 @@ class Incremental:
             width, start = windows.width, ops.take(windows.starts, block)
             new[f"h_{i}"] = self._store_units(state, i, last, t)
             new[f"h_block_{i}"] = ops.zeros_like(state[f"h_block_{i}"])
-            columns = _columns(state[f"kernel_{i}"], start, width)
-            bias = _columns(state[f"bias_{i}"], start, width)
-            targets = _columns(state[f"degrees_{i}"], start, width)
+            columns = take_columns(state[f"kernel_{i}"], start, width)
+            bias = take_columns(state[f"bias_{i}"], start, width)
+            targets = take_columns(state[f"degrees_{i}"], start, width)
             mask = targets[None, :] >= sources[:, None]
             if i == 0:
                 rows = self._entry_rows(columns, state["order"], t)
             else:
                 heard = ops.take(self.windows[i - 1].starts, block)
-                rows = _rows(columns, heard, self.windows[i - 1].width)
+                rows = take_rows(columns, heard, self.windows[i - 1].width)
                 mask = mask & self._in_block(sources, t)[:, None]
             new[f"before_{i}"] = ops.matmul(inputs, columns) + bias
             new[f"inside_{i}"] = rows * ops.cast(mask, rows.dtype)
@@ -287,10 +288,10 @@ class Incremental:
             start = ops.take(self.windows[last].starts, block)
             kernel = self._entry_columns(state["kernel_out"], state["order"], t)
             before = before + _apply(new[f"h_{last}"], kernel)
-            sources = _columns(state[f"degrees_{last}"], start, width)
+            sources = take_columns(state[f"degrees_{last}"], start, width)
             mask = targets[None, :] > sources[:, None]
             mask = mask & self._in_block(sources, t)[:, None]
-            inside = _rows(kernel, start, width)
+            inside = take_rows(kernel, start, width)
             result["inside_out"] = inside * ops.cast(mask, inside.dtype)
         if "kernel_direct" in state:
             kernel = self._entry_columns(state["kernel_direct"], state["order"], t)
@@ -305,9 +306,9 @@ class Incremental:
         """The units of layer i with those of a block that ends before step t."""
         width = self.windows[i].width
         start = ops.take(self.windows[i].starts, block)
-        degrees = _columns(state[f"degrees_{i}"], start, width)
+        degrees = take_columns(state[f"degrees_{i}"], start, width)
         ended = self._in_block(degrees, block * self.length) & (degrees + 1 < t)
-        stored = _columns(state[f"h_{i}"], start, width)
+        stored = take_columns(state[f"h_{i}"], start, width)
         stored = ops.where(ended, state[f"h_block_{i}"], stored)
         return ops.slice_update(state[f"h_{i}"], (FIRST, start), stored)
 
@@ -321,39 +322,40 @@ class Incremental:
         for i, layer in enumerate(self.made.hidden_layers):
             width = self.windows[i].step_width
             offset = ops.take(self.windows[i].offsets, t)
-            inside = _columns(state[f"inside_{i}"], offset, width)
-            h = _apply(inputs, inside) + _columns(state[f"before_{i}"], offset, width)
+            inside = take_columns(state[f"inside_{i}"], offset, width)
+            h = _apply(inputs, inside) + take_columns(
+                state[f"before_{i}"], offset, width
+            )
             h = layer.activation(h)
             if self.made.is_residual(i):
                 # Both layers have the same degrees, and so the same windows.
-                h = h + _columns(inputs, offset, width)
+                h = h + take_columns(inputs, offset, width)
             inputs = ops.slice_update(state[f"h_block_{i}"], (FIRST, offset), h)
             new[f"h_block_{i}"] = inputs
         place = (t % self.length) * self.params
-        params = _columns(state["before_out"], place, self.params)
+        params = take_columns(state["before_out"], place, self.params)
         if self.windows:
             params = params + _apply(
-                inputs, _columns(state["inside_out"], place, self.params)
+                inputs, take_columns(state["inside_out"], place, self.params)
             )
         if "inside_direct" in state:
-            params = params + _apply(
-                state["x_block"], _columns(state["inside_direct"], place, self.params)
-            )
+            inside = take_columns(state["inside_direct"], place, self.params)
+            params = params + _apply(state["x_block"], inside)
         return params[:, None, :], {**state, **new}
 
     def _entries(self, x, state):
         """The entries so far, zero elsewhere, in the order of the kernels' rows."""
-        if _is_shared(state["order"]):
+        if is_shared(state["order"]):
             return x
         ranks = ops.argsort(state["order"][:, : self.size], axis=1)
-        places = _places(ops.cast(ranks, "int32"), self.features)
+        places = places_of(ops.cast(ranks, "int32"), self.features)
         return ops.take_along_axis(x, places, axis=1)
 
     def _entry_rows(self, kernel, order, t):
         """The rows of a kernel that hear the block of step t."""
         width = self.length * self.features
-        if _is_shared(order):
-            return _rows(kernel, t * self.features, width)
+        if is_shared(order):
+            return take_rows(kernel, t * self.features, width)
         places = self._own_places(order, t, self.features)
         if len(kernel.shape) == 2:
             return ops.take(kernel, places, axis=0)
@@ -361,49 +363,25 @@ class Incremental:
 
     def _entry_bias(self, bias, order, t):
         width = self.length * self.params
-        if _is_shared(order):
-            return _columns(bias, t * self.params, width)
+        if is_shared(order):
+            return take_columns(bias, t * self.params, width)
         places = self._own_places(order, t, self.params)
         return ops.take_along_axis(bias, places, axis=1)
 
     def _entry_columns(self, kernel, order, t):
         """The columns of a kernel that speak for the block of step t."""
         width = self.length * self.params
-        if _is_shared(order):
-            return _columns(kernel, t * self.params, width)
+        if is_shared(order):
+            return take_columns(kernel, t * self.params, width)
         places = self._own_places(order, t, self.params)
         return ops.transpose(ops.take(kernel, places, axis=0), (0, 2, 1))
 
     def _own_places(self, order, t, width):
         """Where each example's entries of the block of step t stand, `width` each."""
-        return _places(_columns(order, t, self.length), width)
+        return places_of(take_columns(order, t, self.length), width)
 
     def _zeros(self, batch, width):
         return ops.zeros((batch, width), self.made.variable_dtype)
-
-
-def _columns(kernel, start, width):
-    """`kernel[..., start : start + width]` for a `start` known only when run."""
-    rank = len(kernel.shape)
-    shape = ops.shape(kernel)
-    return ops.slice(kernel, (FIRST,) * (rank - 1) + (start,), (*shape[:-1], width))
-
-
-def _rows(kernel, start, width):
-    """`kernel[..., start : start + width, :]`, likewise."""
-    rank, shape = len(kernel.shape), ops.shape(kernel)
-    starts = (FIRST,) * (rank - 2) + (start, FIRST)
-    return ops.slice(kernel, starts, (*shape[:-2], width, shape[-1]))
-
-
-def _is_shared(order):
-    return order.shape[0] == 1
-
-
-def _places(entries, width):
-    """Where the `width` numbers of each entry stand: `(..., k)` to `(..., k width)`."""
-    places = entries[..., None] * width + ops.arange(width, dtype="int32")
-    return ops.reshape(places, (*ops.shape(entries)[:-1], -1))
 
 
 def _apply(x, kernel):

@@ -26,6 +26,7 @@ from keras_made.masks import (
 )
 from keras_made.networks.accumulating import Accumulating
 from keras_made.networks.incremental import Incremental, block_length
+from keras_made.networks.slicing import places_of
 from keras_made.networks.windowed import Windowed
 
 # Up to so many products of two numbers, D steps that recompute what they need are
@@ -421,7 +422,7 @@ def moved_weights(made, entries) -> dict:
         The id of each weight that moves, and where it is moved to: a network of one
         whose entry n is entry `entries[n]` of this one.
     """
-    heard = _places(entries, made.num_features)
+    heard = places_of(entries, made.num_features)
     context = made.event_size * made.num_features + np.arange(made.context_size)
     rows = ops.concatenate([heard, ops.convert_to_tensor(context.astype("int32"))])
     moved = {}
@@ -429,7 +430,7 @@ def moved_weights(made, entries) -> dict:
         if layer is None:
             continue
         speaks = layer in (made.output_layer, made.direct_layer)
-        columns = _places(entries, layer.units // made.event_size) if speaks else None
+        columns = places_of(entries, layer.units // made.event_size) if speaks else None
         # Panels are stored in order of degree, which is that of ranks, not of entries.
         if not layer.is_staircase:
             kernel = layer.kernel
@@ -441,9 +442,3 @@ def moved_weights(made, entries) -> dict:
         if speaks and layer.use_bias:
             moved[id(layer.bias)] = ops.take(layer.bias, columns, axis=0)
     return moved
-
-
-def _places(entries, width):
-    """Where the `width` numbers of each entry stand."""
-    places = entries[:, None] * width + ops.arange(width, dtype="int32")
-    return ops.reshape(places, (-1,))

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.generation import FIRST
+from keras_made.networks.slicing import take_columns
 
 
 class Windowed:
@@ -29,35 +30,34 @@ class Windowed:
         self.made = made
         order = made.orders()[0]
         self.order = order[None]
-        entries = _places(order, made.num_features)
-        units = [np.argsort(d[0], kind="stable") for d in made.unit_degrees]
-        # A unit of degree d is final at step d + 1.
-        final = [np.sort(degrees[0]) + 1 for degrees in made.unit_degrees]
-        self.windows = {
-            f"{i}": _Window(layer, rows, columns, steps, made.num_ranks)
-            for i, (layer, rows, columns, steps) in enumerate(
-                zip(made.hidden_layers, [entries, *units], units, final, strict=False)
-            )
-        }
-        for name, layer, rows in (
-            ("out", made.output_layer, units[-1] if units else None),
+        heard, self.windows = _places(order, made.num_features), {}
+        entries = heard
+        for i, (layer, degrees) in enumerate(
+            zip(made.hidden_layers, made.unit_degrees, strict=True)
+        ):
+            units = np.argsort(degrees[0], kind="stable")
+            # A unit of degree d is final at step d + 1.
+            final = degrees[0][units] + 1
+            self._add(f"{i}", layer, heard, units, final)
+            heard = units
+        for name, layer, sources in (
+            ("out", made.output_layer, heard),
             ("direct", made.direct_layer, entries),
         ):
             if layer is not None:
                 each = layer.units // made.event_size
-                steps = np.repeat(np.arange(made.num_ranks), each)
-                columns = _places(order, each)
-                window = _Window(layer, rows, columns, steps, made.num_ranks)
-                self.windows[name] = window
+                spoken = np.repeat(np.arange(made.num_ranks), each)
+                self._add(name, layer, sources, _places(order, each), spoken)
+
+    def _add(self, name, layer, rows, columns, steps):
+        window = _Window(layer, rows, columns, steps, self.made.num_ranks)
+        self.windows[name] = window
 
     def start(self, batch, context):
         made = self.made
-        state = {
-            "heard": self._zeros(batch, made.num_ranks * made.num_features),
-            **{
-                f"h_{i}": self._zeros(batch, n) for i, n in enumerate(made.hidden_units)
-            },
-        }
+        state = {"heard": self._zeros(batch, made.num_ranks * made.num_features)}
+        for i, units in enumerate(made.hidden_units):
+            state[f"h_{i}"] = self._zeros(batch, units)
         for name, window in self.windows.items():
             kernel, bias = window.weights(context)
             state |= {f"kernel_{name}": kernel, f"bias_{name}": bias}
@@ -78,7 +78,7 @@ class Windowed:
             units = layer.activation(units)
             if self.made.is_residual(i):
                 # Both layers have the same degrees, and so the same windows.
-                units = units + _columns(inputs, start, units.shape[1])
+                units = units + take_columns(inputs, start, units.shape[1])
             inputs = ops.slice_update(state[f"h_{i}"], (FIRST, start), units)
             state[f"h_{i}"] = inputs
         for name, source in (("out", inputs), ("direct", state["heard"])):
@@ -91,7 +91,8 @@ class Windowed:
     def _hear(self, heard, x_last, t):
         """Write the features of the entry of rank t-1; for t = 0 there is none."""
         last = ops.maximum(t - 1, 0)
-        features = self.made.encode_entries(x_last, _columns(self.order, last, 1))[:, 0]
+        entry = take_columns(self.order, last, 1)
+        features = self.made.encode_entries(x_last, entry)[:, 0]
         features = ops.cast(features, heard.dtype)
         features = features * ops.cast(ops.greater(t, 0), heard.dtype)
         place = (FIRST, last * self.made.num_features)
@@ -101,8 +102,8 @@ class Windowed:
         """The units of step t, before the activation, and where they begin."""
         window = self.windows[name]
         start = ops.take(window.starts, t)
-        kernel = _columns(state[f"kernel_{name}"], start, window.width)
-        bias = _columns(state[f"bias_{name}"], start, window.width)
+        kernel = take_columns(state[f"kernel_{name}"], start, window.width)
+        bias = take_columns(state[f"bias_{name}"], start, window.width)
         return ops.matmul(inputs, kernel) + bias, start
 
 
@@ -137,11 +138,6 @@ class _Window:
             bias = bias + ops.matmul(context, kernel[len(self.rows) :])
         kernel = _reorder(kernel[: len(self.rows)], self.rows, 0)
         return _reorder(kernel, self.columns, 1), _reorder(bias, self.columns, 1)
-
-
-def _columns(array, start, width):
-    """`array[:, start : start + width]` for a `start` known only when run."""
-    return ops.slice(array, (FIRST, start), (ops.shape(array)[0], width))
 
 
 def _places(order, width):
