@@ -1,5 +1,6 @@
 """What the benchmarks share: interleaved timings, tables, the data folder."""
 
+import functools
 import json
 import os
 import platform
@@ -143,10 +144,24 @@ def _format(value):
 
 
 def save_json(path, rows):
-    """Write the rows of a table, or a dict of results, if there is a path."""
+    """Say what was measured on; write it beside the rows, if there is a path.
+
+    Args:
+        path: of the file, or None.
+        rows: of a table, or a dict of results.
+    """
+    about = say_machine()
     if path:
         results = {"rows": rows} if isinstance(rows, list) else rows
-        Path(path).write_text(json.dumps(results, indent=1) + "\n")
+        Path(path).write_text(json.dumps({"on": about, **results}, indent=1) + "\n")
+
+
+@functools.cache
+def say_machine():
+    """Print once what numbers are measured on, and return it."""
+    about = describe_machine()
+    print("Measured on", ", ".join(f"{k} {v}" for k, v in about.items()), flush=True)
+    return about
 
 
 def load_data(name, folder=None):
