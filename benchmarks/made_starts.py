@@ -6,8 +6,8 @@ One hidden layer of 500 with direct connections, Adam at 0.001, batches of 100, 
 the validation rows are no better for ten epochs: binary sets with Bernoullis, red wine
 (`red_wine.npz`, a fold) with mixtures of ten normals. What differs is the start:
 
-    whole       Glorot's spread for every kernel (the default)
-    output .1   output kernels of a tenth of it; .01 of a hundredth
+    whole       Glorot's spread for every kernel
+    output .1   output kernels of a tenth of it; .01 of a hundredth (the default)
     hidden .5   hidden kernels of half of it
     he          He's spread for every kernel
     he .1       the same, output kernels of a tenth of it

@@ -1,6 +1,7 @@
 """Every check of an argument and of data, written once."""
 
 import importlib
+import math
 import numbers
 import sys
 import warnings
@@ -9,7 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-ROWS_CHECKED_AT_ONCE = 16384
+# What is looked at together stays in the processor's cache.
+ENTRIES_CHECKED_AT_ONCE = 2**17
 IN_MEMORY = (list, dict, set, str, bytes, numbers.Number, type(None))
 # Which of the package's extras brings an optional module; see `setup.py`.
 EXTRA_OF = {
@@ -305,9 +307,7 @@ def check_finite(name, x, missing=False) -> None:
     """Raise a ValueError that names the first entry which is not finite."""
     if x.dtype.kind != "f":
         return
-    # In pieces: a file mapped into memory must not be held in it as a whole.
-    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
-        piece = x[start : start + ROWS_CHECKED_AT_ONCE]
+    for start, piece in _pieces(x):
         wrong = np.isinf(piece) if missing else ~np.isfinite(piece)
         if not np.any(wrong):
             continue
@@ -321,12 +321,22 @@ def check_finite(name, x, missing=False) -> None:
 
 def check_pieces(check, x) -> None:
     """Check piece after piece; an error then speaks of the whole."""
-    for start in range(0, len(x), ROWS_CHECKED_AT_ONCE):
+    for start, piece in _pieces(x):
         try:
-            check(x[start : start + ROWS_CHECKED_AT_ONCE])
+            check(piece)
         except ValueError:
             # Once more up to this piece, so that the row has its number in `x`.
-            check(x[: start + ROWS_CHECKED_AT_ONCE])
+            check(x[: start + len(piece)])
+
+
+def _pieces(x):
+    """Some rows at a time, and where they start.
+
+    A file that is mapped into memory must not be held in it as a whole.
+    """
+    rows = max(1, ENTRIES_CHECKED_AT_ONCE // max(1, math.prod(x.shape[1:])))
+    for start in range(0, len(x), rows):
+        yield start, x[start : start + rows]
 
 
 def check_weights(weights, num_rows) -> np.ndarray:

@@ -76,7 +76,8 @@ class MADE(Autoregressive):
         direct_params: to how many of a variable's parameters, the first ones, direct
             connections go. None: to all.
         output_scale: spread of the output kernel at the start, as a part of what its
-            initializer gives: near zero, outputs start near their biases.
+            initializer gives: near zero, outputs start near their biases, which is
+            the best start for most data (`benchmarks/README.md`).
         kernel_form: of `MaskedDense`: `"auto"`, `"masked"` or `"staircase"`, which
             stores and multiplies only what the masks keep.
         seed: of random orderings and degrees, and of dropout.
@@ -126,7 +127,7 @@ class MADE(Autoregressive):
         kernel_regularizer=None,
         kernel_form: str = "auto",
         direct_params: int | None = None,
-        output_scale: float = 1.0,
+        output_scale: float = 0.01,
         seed: int = 0,
         **layer_kwargs,
     ):
