@@ -384,6 +384,7 @@ def test_regularizer_and_initializer_reach_the_kernels():
         [4, 4],
         kernel_initializer="ones",
         kernel_regularizer=keras.regularizers.L1(1.0),
+        output_scale=1.0,
     )
     network(np.zeros((1, 3), "float32"))
     assert len(network.losses) == 4
