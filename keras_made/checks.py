@@ -304,18 +304,29 @@ def _plain(array):
 
 
 def check_finite(name, x, missing=False) -> None:
-    """Raise a ValueError that names the first entry which is not finite."""
+    """Raise a ValueError that names the first entry which is not finite.
+
+    Args:
+        name: of the argument, for the error.
+        x: array `(n, ...)`.
+        missing: where NaN is allowed: bools that broadcast to a row.
+    """
     if x.dtype.kind != "f":
         return
+    missing = np.asarray(missing)
+    if missing.ndim and missing.shape[-1] != x.shape[-1]:
+        # Another check says that the number of columns is wrong.
+        missing = np.asarray(True)
     for start, piece in _pieces(x):
-        wrong = np.isinf(piece) if missing else ~np.isfinite(piece)
+        wrong = ~np.isfinite(piece) & ~(np.isnan(piece) & missing)
         if not np.any(wrong):
             continue
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         index = (start + index[0], *index[1:])
         raise ValueError(
             f"`{name}` must be finite. Received: {x[index]} in row {index[0]}, at "
-            f"index {index}. Rows with missing values can be completed by `impute`."
+            f"index {index}. Rows with missing values can be completed by `impute`, and "
+            "`Incomplete(conditional)` trains on rows with holes."
         )
 
 

@@ -133,6 +133,9 @@ class AutoregressiveDensity(LikelihoodModel):
         self.units.bounds.check(x)
         self.conditional.check(x)
 
+    def may_be_missing(self):
+        return self.conditional.incomplete
+
     def typical_event(self):
         # In half precision, which `floatx` may be, levels above 2048 are not exact.
         conditional, shape, dtype = (

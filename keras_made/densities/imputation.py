@@ -5,7 +5,7 @@ import math
 import numpy as np
 from keras import ops
 
-from keras_made.checks import check_pieces, to_array, warn
+from keras_made.checks import check_finite, check_pieces, to_array, warn
 from keras_made.compiling import join_chunks, most_at_once, to_tensor
 from keras_made.densities.drawing import (
     choose_members,
@@ -155,6 +155,8 @@ def complete(model, verb, x, observed, context, particles, noise):
 def conditional_log_prob(model, x, observed, context, particles, noise, verbose):
     """As `AutoregressiveDensity.conditional_log_prob`."""
     x, context = check_inputs(model, x, context)
+    # Rows are complete here, whatever the density may take elsewhere.
+    check_finite("x", x)
     observed = _check_observed(observed, x)
     if model.network.order_agnostic:
         _, total = draw_members(

@@ -128,7 +128,7 @@ def _as_rows(model, x, missing=False):
     """Numbers of the right shape, finite but for what may be missing, as an array."""
     x = to_array("x", x)
     _check_shape(model, x)
-    check_finite("x", x, missing)
+    check_finite("x", x, missing or model.may_be_missing())
     return x
 
 

@@ -120,6 +120,10 @@ class LikelihoodModel(Adaptable, SavedModel):
         """What about this model may give rows no density, in words."""
         return []
 
+    def may_be_missing(self):
+        """Which entries may be NaN: bools, an event's or one for all."""
+        return False
+
     def typical_event(self) -> np.ndarray:
         """An event of the support, `event_shape`, to stand where values are missing."""
         return np.zeros(self.event_shape, "float32")

@@ -94,7 +94,7 @@ class Units(keras.layers.Layer):
     def standardize(self, x):
         """z and log dz/dx of every entry, each of the shape of x `(n, *event_shape)`.
 
-        The log slope is minus infinity outside the support.
+        The log slope is minus infinity outside the support, and zero where x is NaN.
         """
         if not self.real.any():
             return x, ops.zeros_like(x)
@@ -103,7 +103,8 @@ class Units(keras.layers.Layer):
             x, log_slope = self.bounds.unbound(x)
         loc, scale = self._loc_and_scale(x)
         log_slope = ops.broadcast_to(log_slope - ops.log(scale), ops.shape(x))
-        return (x - loc) / scale, log_slope
+        # What is missing has no density, and so none to convert.
+        return (x - loc) / scale, ops.where(ops.isnan(x), 0.0, log_slope)
 
     def restore(self, z):
         """x and log dx/dz of every entry: the reverse of `standardize`."""
@@ -127,23 +128,29 @@ class Units(keras.layers.Layer):
     def adapt(self, batches) -> None:
         """Learn location and scale: mean and standard deviation of g(x).
 
-        An entry without variance has no scale of its own, and keeps that of the data.
+        An entry without variance has no scale of its own, and keeps that of the data;
+        NaN is missing, and an entry that is never observed keeps location 0 too.
 
         Args:
             batches: iterable of arrays `(n, *event_shape)`.
         """
-        count, mean, squares = 0, 0.0, 0.0
+        rows, count, mean, squares = 0, 0, 0.0, 0.0
         for x in batches:
             self.build_for(x.shape[1:])
             y = self.unbound(x)
-            part = len(y) / (count + len(y))
-            shift = y.mean(axis=0) - mean
+            seen = ~np.isnan(y)
+            number = seen.sum(axis=0)
+            total, least = count + number, np.maximum(number, 1)
+            center = np.where(seen, y, 0.0).sum(axis=0) / least
+            part = number / np.maximum(total, 1)
+            shift = center - mean
             mean = mean + part * shift
-            squares = squares + len(y) * y.var(axis=0) + count * part * shift**2
-            count += len(y)
-        if not count:
+            inner = np.where(seen, (y - center) ** 2, 0.0).sum(axis=0)
+            squares = squares + inner + count * part * shift**2
+            count, rows = total, rows + len(y)
+        if not rows:
             raise ValueError("`adapt` needs rows. Received: a stream that holds none.")
-        scale = np.sqrt(squares / count)
+        scale = np.sqrt(squares / np.maximum(count, 1))
         # The deviation of a constant is rounding.
         varies = self.real & (scale > 1e-12 * np.abs(mean))
         self.loc.assign(np.where(self.real, mean, 0.0))

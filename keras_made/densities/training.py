@@ -27,7 +27,8 @@ def warn_of_units(model, x, labels=None) -> None:
     rows = x[:: -(-len(x) // ROWS_LOOKED_AT)]
     with np.errstate(over="ignore", invalid="ignore"):
         rows = model.units.unbound(rows)
-        mean, spread = rows.mean(axis=0), rows.std(axis=0)
+        rows = np.ma.array(rows, mask=np.isnan(rows))
+        mean, spread = (np.ma.filled(a, 0.0) for a in (rows.mean(0), rows.std(0)))
     # A constant near zero has no scale of its own to be far from.
     far = (np.abs(mean) > FAR) | (spread > FAR) | ((spread > 0) & (spread < NARROW))
     found = np.argwhere(raw & far)

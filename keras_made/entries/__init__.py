@@ -4,6 +4,7 @@ from keras_made.entries.columns import Columns, get
 from keras_made.entries.conditional import Conditional
 from keras_made.entries.discrete import Bernoulli, Categorical, MixtureOfLogistics
 from keras_made.entries.encoder import Bounded, Encoder
+from keras_made.entries.incomplete import Incomplete
 from keras_made.entries.real import MixtureOfNormals, Normal
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Columns",
     "Conditional",
     "Encoder",
+    "Incomplete",
     "MixtureOfLogistics",
     "MixtureOfNormals",
     "Normal",

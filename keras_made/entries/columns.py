@@ -35,7 +35,7 @@ class Columns(Conditional):
     def __init__(self, conditionals: Sequence[Conditional]):
         self.conditionals = [get(conditional) for conditional in conditionals]
         if not self.conditionals or any(
-            isinstance(c, Columns) for c in self.conditionals
+            isinstance(getattr(c, "conditional", c), Columns) for c in self.conditionals
         ):
             raise ValueError(
                 "`conditionals` must hold one conditional per variable, none of them "
@@ -53,6 +53,10 @@ class Columns(Conditional):
     @property
     def continuous(self):
         return np.array([c.continuous for c in self.conditionals])
+
+    @property
+    def incomplete(self):
+        return np.array([c.incomplete for c in self.conditionals])
 
     @property
     def encoder(self):

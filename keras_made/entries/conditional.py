@@ -32,6 +32,8 @@ class Conditional(Encoder):
     num_uniforms = 1
     # Whether log_prob is a density, so that data may be standardised around it.
     continuous = False
+    # Whether entries may be NaN, which is missing; see `Incomplete`.
+    incomplete = False
 
     def log_prob(self, params, x):
         """Log-probability of each entry in nats, the shape of `x`.

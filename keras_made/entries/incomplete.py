@@ -1,0 +1,145 @@
+"""Entries that may be missing: trained on with their holes, and scored without them."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.entries.arithmetic import float_of
+from keras_made.entries.columns import get
+from keras_made.entries.conditional import Conditional
+
+
+@keras.saving.register_keras_serializable(package="keras_made")
+class Incomplete(Conditional):
+    """An entry that may be missing, NaN, and otherwise is as another conditional says.
+
+    A missing entry reaches the network as zeros and a flag, and counts nothing. By the
+    chain rule over the observed entries the sum over a row is then
+
+        log p(observed part)
+
+    so that `fit`, `evaluate` and `log_prob` take rows with holes. There is a density
+    for each pattern of holes, and they agree with one another as far as training made
+    them. That is maximum likelihood if entries are missing at random: whether one is
+    missing may depend on what is observed, not on what is behind the hole. Draws are
+    always complete.
+
+    Args:
+        conditional: what an entry is like that is not missing: a conditional or its
+            name, `Columns` for all columns of a table. Or let some columns alone have
+            holes, `Columns([Incomplete("normal"), "bernoulli"])`.
+
+    Raises:
+        ValueError: if `conditional` is, or holds, Incomplete itself.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_made import MADE, AutoregressiveDensity
+        >>> x = np.array([[0.0, 1.0], [np.nan, 1.0], [np.nan, np.nan]], "float32")
+        >>> model = AutoregressiveDensity(MADE([8]), Incomplete("bernoulli"))
+        >>> model.compile("adam")
+        >>> history = model.fit(x, epochs=1, verbose=0)
+        >>> float(model.log_prob(x)[2])
+        0.0
+    """
+
+    incomplete = True
+
+    def __init__(self, conditional):
+        self.conditional = get(conditional)
+        if np.any(self.conditional.incomplete):
+            raise ValueError(
+                "`conditional` must be one whose entries are never missing. Received: "
+                f"{self.conditional!r}. Mark what may be missing once."
+            )
+        self.num_params = self.conditional.num_params
+        self.num_uniforms = self.conditional.num_uniforms
+        self.num_features = self.conditional.num_features + 1
+
+    @property
+    def continuous(self):
+        return self.conditional.continuous
+
+    @property
+    def encoder(self):
+        return self
+
+    def at(self, entries):
+        return _IncompleteAt(self.conditional.at(entries), self)
+
+    def log_prob(self, params, x):
+        return _log_prob(self.conditional, params, *_fill(self.conditional, self, x))
+
+    def draw(self, params, uniforms):
+        return self.conditional.draw(params, uniforms)
+
+    def mean(self, params):
+        return self.conditional.mean(params)
+
+    def encode(self, x):
+        return _encode(self.conditional, *_fill(self.conditional, self, x))
+
+    def distribution(self, params):
+        return self.conditional.distribution(params)
+
+    def check(self, x):
+        # One value stands for all rows; only `Columns` tells entries apart.
+        shape = x.shape[-1:] if x.ndim > 1 else ()
+        value = _typical(self.conditional, self, shape, "float32")
+        self.conditional.check(np.where(np.isnan(x), ops.convert_to_numpy(value), x))
+
+    def get_config(self):
+        return {"conditional": keras.saving.serialize_keras_object(self.conditional)}
+
+    def __repr__(self):
+        return f"Incomplete({self.conditional!r})"
+
+
+class _IncompleteAt:
+    """The conditionals of entries whose indices are known only when run."""
+
+    def __init__(self, conditional, sizes):
+        self.conditional = conditional
+        self.sizes = sizes
+
+    def log_prob(self, params, x):
+        return _log_prob(
+            self.conditional, params, *_fill(self.conditional, self.sizes, x)
+        )
+
+    def draw(self, params, uniforms):
+        return self.conditional.draw(params, uniforms)
+
+    def encode(self, x):
+        return _encode(self.conditional, *_fill(self.conditional, self.sizes, x))
+
+
+def _fill(conditional, sizes, x):
+    """Entries without NaN, and which were missing.
+
+    NaN goes before any arithmetic: zero times NaN is NaN, in a gradient too. A value of
+    the support takes its place, where a log-probability has a finite gradient.
+    """
+    x = ops.convert_to_tensor(x)
+    x = ops.cast(x, float_of(x))
+    missing = ops.isnan(x)
+    value = _typical(conditional, sizes, x.shape[-1:], x.dtype)
+    return ops.where(missing, value, x), missing
+
+
+def _typical(conditional, sizes, shape, dtype):
+    """An entry of the support, for each of the last axis."""
+    params = ops.zeros((*shape, sizes.num_params), dtype)
+    uniforms = ops.full((*shape, sizes.num_uniforms), 0.5, dtype)
+    return ops.cast(conditional.draw(params, uniforms), dtype)
+
+
+def _log_prob(conditional, params, x, missing):
+    return ops.where(missing, 0.0, conditional.log_prob(params, x))
+
+
+def _encode(conditional, x, missing):
+    features = conditional.encode(x)
+    flag = ops.cast(missing, features.dtype)[..., None]
+    features = ops.where(missing[..., None], ops.zeros_like(features), features)
+    return ops.concatenate([features, flag], axis=-1)
