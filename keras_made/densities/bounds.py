@@ -54,7 +54,8 @@ class Bounds:
         """g(x) and log g'(x), elementwise.
 
         A value on a bound counts as the nearest inside that arithmetic can tell from
-        it; outside, the log slope is minus infinity.
+        it; outside, the log slope is minus infinity. NaN stays NaN, and its derivative
+        is zero.
 
         Args:
             x: `(n, *event_shape)`.
@@ -69,17 +70,19 @@ class Bounds:
             arrays.logical_and(self.has_low, below < 0),
             arrays.logical_and(self.has_high, above < 0),
         )
-        # Keras on torch would round `maximum(tensor, array)` to float32.
+        # Keras on torch would round `maximum(tensor, array)` to float32; and NaN goes
+        # where `maximum` would keep it, for the logarithm has no derivative there.
         below, above = (
-            arrays.where(arrays.less(d, nearest), nearest, d) for d in (below, above)
+            arrays.where(arrays.greater(d, nearest), d, nearest) for d in (below, above)
         )
         # Where a bound is missing, the distance to it is 1, whose logarithm is 0.
         below = arrays.where(self.has_low, below, 1.0)
         above = arrays.where(self.has_high, above, 1.0)
         below, above = arrays.log(below), arrays.log(above)
         log_slope = arrays.subtract(log_width, below + above)
+        kept = arrays.logical_or(np.logical_not(self.exist), arrays.isnan(x))
         return (
-            arrays.where(self.exist, below - above, x),
+            arrays.where(kept, x, below - above),
             arrays.where(outside, -np.inf, log_slope),
         )
 

@@ -102,6 +102,12 @@ class Ensemble(LikelihoodModel):
         for member in self.members:
             member.check_support(x)
 
+    def may_be_missing(self):
+        # A member that takes no holes gives a row that has some no density.
+        return np.all(
+            np.broadcast_arrays(*[m.may_be_missing() for m in self.members]), axis=0
+        )
+
     def typical_event(self):
         return self.members[0].typical_event()
 

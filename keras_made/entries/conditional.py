@@ -8,7 +8,7 @@ lets noise be drawn once, outside the loop.
 To add one, subclass `Conditional`, set `num_params`, write `log_prob` and `draw`, and
 register the class with Keras; `get_config` when its constructor takes arguments;
 `num_uniforms`, `mean`, `check`, `encode` and `distribution` where the defaults do not
-fit.
+fit. None of them need take NaN: `Incomplete(conditional)` keeps it from them.
 """
 
 import inspect

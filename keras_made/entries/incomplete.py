@@ -18,11 +18,21 @@ class Incomplete(Conditional):
 
         log p(observed part)
 
-    so that `fit`, `evaluate` and `log_prob` take rows with holes. There is a density
-    for each pattern of holes, and they agree with one another as far as training made
-    them. That is maximum likelihood if entries are missing at random: whether one is
-    missing may depend on what is observed, not on what is behind the hole. Draws are
-    always complete.
+    so that `fit`, `evaluate` and `log_prob` take rows with holes, with any network.
+    Draws, completions and the condition of `conditional_log_prob` are complete.
+
+    What it is: a density of the observed part for each pattern of holes, each of which
+    sums to one. That they are marginals of one density is not built in; they agree as
+    far as training on such patterns made them. Rows with holes of a kind that training
+    had none of are scored by chance: hide entries of complete rows at random to train
+    for them.
+
+    What it learns: an entry among the rows in which it is observed. That is the density
+    of complete rows where holes are made by chance alone, or by the context and the
+    observed entries that come before in the order of the network. A column that is
+    never missing and says which others are should therefore come first, or be part of
+    the context. Where a hole depends on entries that come later, or on what is behind
+    it, what is learned is the density of what is seen, not of what is hidden.
 
     Args:
         conditional: what an entry is like that is not missing: a conditional or its
@@ -82,11 +92,22 @@ class Incomplete(Conditional):
     def distribution(self, params):
         return self.conditional.distribution(params)
 
+    # Of entries that are not missing.
+
+    def interval_log_prob(self, params, low, high):
+        return self.conditional.interval_log_prob(params, low, high)
+
+    def draw_within(self, params, uniforms, low, high):
+        return self.conditional.draw_within(params, uniforms, low, high)
+
     def check(self, x):
         # One value stands for all rows; only `Columns` tells entries apart.
         shape = x.shape[-1:] if x.ndim > 1 else ()
-        value = _typical(self.conditional, self, shape, "float32")
-        self.conditional.check(np.where(np.isnan(x), ops.convert_to_numpy(value), x))
+        value = ops.convert_to_numpy(_typical(self.conditional, self, shape, "float32"))
+        if value.shape == shape:
+            x = np.where(np.isnan(x), value, x)
+        # Else the number of columns is wrong, which the conditional says itself.
+        self.conditional.check(x)
 
     def get_config(self):
         return {"conditional": keras.saving.serialize_keras_object(self.conditional)}
@@ -112,6 +133,12 @@ class _IncompleteAt:
 
     def encode(self, x):
         return _encode(self.conditional, *_fill(self.conditional, self.sizes, x))
+
+    def interval_log_prob(self, params, low, high):
+        return self.conditional.interval_log_prob(params, low, high)
+
+    def draw_within(self, params, uniforms, low, high):
+        return self.conditional.draw_within(params, uniforms, low, high)
 
 
 def _fill(conditional, sizes, x):

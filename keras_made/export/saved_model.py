@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_made.checks import check_positive
-from keras_made.export.runtimes import ROWS_CHECKED, compare
+from keras_made.export.runtimes import ROWS_CHECKED, compare, with_holes
 from keras_made.files import whole
 
 
@@ -29,7 +29,8 @@ def export_saved_model(
     `context` is there when the model has one, `impute` for autoregressive densities.
     Seeds and numbers are int32 scalars. The default signature is `log_prob`. Equal
     seeds give equal draws, which are not those of `model.sample` with that seed.
-    Inputs are not checked for their support, as arrays given to the model are.
+    Inputs are not checked for their support, as arrays given to the model are; entries
+    of an `Incomplete` conditional may be NaN.
 
     The file is loaded again and compared with the live model, and only then moved to
     `path`: what stands there is whole, or is what stood there before.
@@ -134,8 +135,9 @@ def _save_and_compare(model, module, signatures, path):
     compare("sample", loaded.sample(*counts, *context), x)
     # A tensor is scored eagerly, by the operations that were written; XLA would round
     # otherwise, which a badly conditioned flow amplifies.
-    live = model.log_prob(x, *contexts)
-    compare("log_prob", loaded.log_prob(x, *contexts), live)
+    rows = tf.constant(with_holes(model, x), x.dtype)
+    live = model.log_prob(rows, *contexts)
+    compare("log_prob", loaded.log_prob(rows, *contexts), live)
     if hasattr(module, "impute"):
         job = x, tf.random.stateless_uniform(x.shape, (0, 0)) < 0.5, tf.constant(0)
         completed = module.impute(*job, *contexts)
