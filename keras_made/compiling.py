@@ -36,14 +36,38 @@ def compiled(layer, function):
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function, jit_compile=True, autograph=False)
+        return _tf_function(function)
     if backend == "jax":
         return _jit(layer, function)
     import torch
 
     return torch.no_grad()(function)
+
+
+def _tf_function(function):
+    """A `tf.function` for each pattern of arguments that are None.
+
+    TensorFlow looks at every argument of every call; five that are None take as long
+    as a small compiled function runs.
+    """
+    import tensorflow as tf
+
+    functions = {}
+
+    def make(given):
+        def spread(*tensors):
+            tensors = iter(tensors)
+            return function(*(next(tensors) if g else None for g in given))
+
+        return tf.function(spread, jit_compile=True, autograph=False)
+
+    def call(*args):
+        given = tuple(a is not None for a in args)
+        if given not in functions:
+            functions[given] = make(given)
+        return functions[given](*(a for a in args if a is not None))
+
+    return call
 
 
 def _jit(layer, function):
