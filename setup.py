@@ -11,10 +11,11 @@ VERSION = re.search(
 ).group(1)
 
 EXPORT = ["ai-edge-litert>=2.1", "onnxruntime>=1.20", "tf2onnx>=1.16"]
+TABLES = ["pandas>=2", "scikit-learn>=1.6"]
 EXAMPLES = [
     "fastapi>=0.110",
     "matplotlib>=3.8",
-    "scikit-learn>=1.4",
+    *TABLES,
     "tensorboard>=2.18",
     "uvicorn>=0.29",
 ]
@@ -39,7 +40,8 @@ setup(
     extras_require={
         "examples": EXAMPLES,
         "export": EXPORT,
-        "test": ["pandas>=2", "pytest>=8", "pytest-xdist>=3.5", *EXAMPLES, *EXPORT],
+        "tables": TABLES,
+        "test": ["pytest>=8", "pytest-xdist>=3.5", *EXAMPLES, *EXPORT],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -23,6 +23,7 @@ from keras_made.networks.pixelcnn import PixelCNN
 from keras_made.networks.pixelrnn import PixelRNN
 from keras_made.networks.recurrent import Recurrent
 from keras_made.networks.wavenet import WaveNet
+from keras_made.tables.table_density import TableDensity
 
 __all__ = [
     "MADE",
@@ -43,8 +44,18 @@ __all__ = [
     "PixelCNN",
     "PixelRNN",
     "Recurrent",
+    "TableDensity",
     "WaveNet",
     "export_saved_model",
     "flows",
 ]
 __version__ = "0.2.0"
+
+
+def __getattr__(name):
+    # `keras_made.estimators` needs scikit-learn, and is loaded when it is asked for.
+    if name == "estimators":
+        import importlib
+
+        return importlib.import_module("keras_made.estimators")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

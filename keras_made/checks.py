@@ -18,6 +18,8 @@ EXTRA_OF = {
     "ai_edge_litert": "export",
     "matplotlib": "examples",
     "onnxruntime": "export",
+    "pandas": "tables",
+    "sklearn": "tables",
     "tf2onnx": "export",
 }
 

@@ -1,4 +1,4 @@
-"""Pictures: who hears whom in a network, a grid of samples, a density in the plane."""
+"""Pictures: who hears whom in a network, samples, densities in the plane, tables."""
 
 import itertools
 
@@ -7,6 +7,17 @@ import numpy as np
 from keras_made.checks import require
 from keras_made.masks import connect
 from keras_made.networks.made import MADE
+from keras_made.tables.pictures import plot_marginals, plot_missing, plot_pairs
+
+__all__ = [
+    "image_grid",
+    "plot_connectivity",
+    "plot_density",
+    "plot_marginals",
+    "plot_missing",
+    "plot_pairs",
+    "plot_samples",
+]
 
 
 def plot_connectivity(network, structure: int = 0):

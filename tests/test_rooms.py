@@ -32,7 +32,8 @@ FLOORS = [
     ("export",),
     ("densities",),
     ("flows",),
-    ("plots",),
+    ("tables",),
+    ("estimators", "plots"),
     ("callbacks",),
 ]
 LONGEST = 460
