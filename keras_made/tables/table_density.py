@@ -203,9 +203,15 @@ class TableDensity(LikelihoodModel):
         order = np.random.default_rng(seed).permutation(len(x))
         return x[np.sort(order[held:])], x[np.sort(order[:held])]
 
-    def evaluate(self, frame, **kwargs):
-        """Mean negative log-likelihood of the rows' observed parts, in nats."""
-        return super().evaluate(self.encode(frame), **kwargs)
+    def evaluate(self, x=None, *args, **kwargs):
+        """Mean negative log-likelihood in nats of the observed parts of a frame's rows.
+
+        Arguments are those of `keras.Model.evaluate`, with a DataFrame as `x`.
+        """
+        # Within `fit`, Keras asks with the numbers that it was given.
+        if "_use_cached_eval_dataset" not in kwargs:
+            x = self.encode(x)
+        return super().evaluate(x, *args, **kwargs)
 
     def predict(self, frame, **kwargs):
         """log p of each row, `(n,)` NumPy, by Keras's loop."""
