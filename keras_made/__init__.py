@@ -6,6 +6,7 @@ from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.ensemble import Ensemble
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.entries import (
+    Atoms,
     Bernoulli,
     Categorical,
     Columns,
@@ -13,6 +14,7 @@ from keras_made.entries import (
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
+    Transformed,
 )
 from keras_made.export.saved_model import export_saved_model
 from keras_made.networks.average import NetworkAverage
@@ -26,6 +28,7 @@ from keras_made.networks.wavenet import WaveNet
 __all__ = [
     "MADE",
     "NADE",
+    "Atoms",
     "Autoregressive",
     "AutoregressiveDensity",
     "Bernoulli",
@@ -41,6 +44,7 @@ __all__ = [
     "PixelCNN",
     "PixelRNN",
     "Recurrent",
+    "Transformed",
     "WaveNet",
     "export_saved_model",
     "flows",
