@@ -6,6 +6,7 @@ from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.ensemble import Ensemble
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.entries import (
+    Atoms,
     Bernoulli,
     Categorical,
     Columns,
@@ -14,6 +15,7 @@ from keras_made.entries import (
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
+    Transformed,
 )
 from keras_made.export.saved_model import export_saved_model
 from keras_made.networks.average import NetworkAverage
@@ -28,6 +30,7 @@ from keras_made.tables.table_density import TableDensity
 __all__ = [
     "MADE",
     "NADE",
+    "Atoms",
     "Autoregressive",
     "AutoregressiveDensity",
     "Bernoulli",
@@ -45,6 +48,7 @@ __all__ = [
     "PixelRNN",
     "Recurrent",
     "TableDensity",
+    "Transformed",
     "WaveNet",
     "export_saved_model",
     "flows",

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.entries.arithmetic import (
-    float_of,
-)
+from keras_made.entries.arithmetic import float_of
 from keras_made.entries.conditional import Conditional, check_config, tfp_distributions
 from keras_made.entries.discrete import Bernoulli
+from keras_made.entries.intervals import ends
 from keras_made.entries.real import Normal
 
 
@@ -88,6 +87,34 @@ class Columns(Conditional):
             )
         )
         return ops.take(ops.concatenate(parts, axis=-1), order, axis=-1)
+
+    def interval_log_prob(self, params, low, high):
+        parts, order = self._by_kind(
+            lambda kind, c: kind.interval_log_prob(
+                ops.take(params, c, axis=-2)[..., : kind.num_params],
+                *self._ends(low, high, c, params.dtype),
+            )
+        )
+        return ops.take(ops.concatenate(parts, axis=-1), order, axis=-1)
+
+    def draw_within(self, params, uniforms, low, high):
+        parts, order = self._by_kind(
+            lambda kind, c: kind.draw_within(
+                ops.take(params, c, axis=-2)[..., : kind.num_params],
+                ops.take(uniforms, c, axis=-2)[..., : kind.num_uniforms],
+                *self._ends(low, high, c, params.dtype),
+            )
+        )
+        return ops.take(ops.concatenate(parts, axis=-1), order, axis=-1)
+
+    def _ends(self, low, high, columns, dtype):
+        """Both ends in some columns; one for all is one for each."""
+        found = []
+        for end in ends(low, high, dtype):
+            axes = tuple(end.shape[:-1])
+            every = ops.broadcast_to(end, (*axes, len(self.conditionals)))
+            found.append(ops.take(every, columns, axis=-1))
+        return found
 
     def mean(self, params):
         parts, order = self._by_kind(
@@ -169,6 +196,23 @@ class _ColumnsAt:
         return self._select(
             lambda kind: kind.draw(
                 params[..., : kind.num_params], uniforms[..., : kind.num_uniforms]
+            )
+        )
+
+    def interval_log_prob(self, params, low, high):
+        return self._select(
+            lambda kind: kind.interval_log_prob(
+                params[..., : kind.num_params], low, high
+            )
+        )
+
+    def draw_within(self, params, uniforms, low, high):
+        return self._select(
+            lambda kind: kind.draw_within(
+                params[..., : kind.num_params],
+                uniforms[..., : kind.num_uniforms],
+                low,
+                high,
             )
         )
 

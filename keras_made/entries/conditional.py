@@ -8,7 +8,8 @@ lets noise be drawn once, outside the loop.
 To add one, subclass `Conditional`, set `num_params`, write `log_prob` and `draw`, and
 register the class with Keras; `get_config` when its constructor takes arguments;
 `num_uniforms`, `mean`, `check`, `encode` and `distribution` where the defaults do not
-fit. None of them need take NaN: `Incomplete(conditional)` keeps it from them.
+fit; `interval_log_prob` and `draw_within` when it is to be asked for intervals. None
+of them need take NaN: `Incomplete(conditional)` keeps it from them.
 """
 
 import inspect
@@ -52,6 +53,40 @@ class Conditional(Encoder):
         """One draw of each entry; `seed` is an int, a `SeedGenerator` or None."""
         shape = (*ops.shape(params)[:-1], self.num_uniforms)
         return self.draw(params, draw_uniforms(shape, seed, float_of(params)))
+
+    def interval_log_prob(self, params, low, high):
+        """log P(low <= x <= high) of each entry in nats.
+
+        Ends belong to the interval. One that holds no value has -inf, and one without
+        ends exactly 0. Of a continuous entry, `low == high` is a value that was
+        observed: the result is its log density, what `log_prob` gives.
+
+        Args:
+            params: `(..., num_params)`.
+            low: lower ends, `(...)`, -inf for none.
+            high: upper ends, `(...)`, inf for none.
+        """
+        raise NotImplementedError(self._without_intervals())
+
+    def draw_within(self, params, uniforms, low, high):
+        """Exact draws given low <= x <= high, which never lie outside.
+
+        Args:
+            params: as for `interval_log_prob`.
+            uniforms: noise `(..., num_uniforms)` in (0, 1).
+            low: as for `interval_log_prob`.
+            high: as for `interval_log_prob`.
+
+        Returns:
+            Entries `(...)`. Where no value is within, any.
+        """
+        raise NotImplementedError(self._without_intervals())
+
+    def _without_intervals(self):
+        return (
+            f"{type(self).__name__} does not say what an interval holds. Write its "
+            "`interval_log_prob` and `draw_within` to ask for intervals."
+        )
 
     def mean(self, params):
         """Expectation of each entry."""

@@ -3,6 +3,7 @@
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_made.entries.arithmetic import (
@@ -15,13 +16,16 @@ from keras_made.entries.arithmetic import (
     on_levels,
     raise_first,
 )
-from keras_made.entries.conditional import Conditional, tfp_distributions
+from keras_made.entries.conditional import tfp_distributions
+from keras_made.entries.intervals import ends
+from keras_made.entries.listed import Listed
 from keras_made.entries.real import Mixture
+from keras_made.entries.truncated import log_between, standard
 from keras_made.generation import clip
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
-class Bernoulli(Conditional):
+class Bernoulli(Listed):
     """A binary entry, 0 or 1; the parameter is its logit.
 
     Example:
@@ -36,6 +40,13 @@ class Bernoulli(Conditional):
             return -ops.softplus((1.0 - 2.0 * x) * params[..., 0])
 
         return on_levels(log_prob, x, 2, params.dtype)
+
+    def log_probs(self, params):
+        logit = params[..., 0]
+        return ops.stack([-ops.softplus(logit), -ops.softplus(-logit)], axis=-1)
+
+    def values(self, dtype):
+        return ops.arange(2, dtype=dtype)
 
     def draw(self, params, uniforms):
         heads = uniforms[..., 0] < ops.sigmoid(params[..., 0])
@@ -58,7 +69,7 @@ class Bernoulli(Conditional):
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
-class Categorical(Conditional):
+class Categorical(Listed):
     """A class from 0 to num_classes-1; the parameters are the logits of the classes.
 
     Entries reach the network one-hot: the number of a class says nothing by its size.
@@ -75,12 +86,18 @@ class Categorical(Conditional):
 
     def log_prob(self, params, x):
         # Impossible classes may have a logit of -inf; `where` keeps 0 * inf out.
-        log_probs = ops.log_softmax(params, axis=-1)
+        log_probs = self.log_probs(params)
 
         def log_prob(x):
             return ops.sum(ops.where(self._is_class(x), log_probs, 0.0), axis=-1)
 
         return on_levels(log_prob, x, self.num_classes, params.dtype)
+
+    def log_probs(self, params):
+        return ops.log_softmax(params, axis=-1)
+
+    def values(self, dtype):
+        return ops.arange(self.num_classes, dtype=dtype)
 
     def _is_class(self, x):
         # `one_hot` fails on torch for what is no class: the reals of other columns.
@@ -154,6 +171,40 @@ class MixtureOfLogistics(Mixture):
         inside = below + above + ops.log(-ops.expm1(-1.0 / scale))
         inside = ops.where(x >= self.num_levels - 1, above, inside)
         return ops.where(x <= 0, below, inside)
+
+    def interval_log_prob(self, params, low, high):
+        low, high = self._levels_within(low, high, params.dtype)
+        return super().interval_log_prob(params, low, high)
+
+    def draw_within(self, params, uniforms, low, high):
+        low, high = self._levels_within(low, high, params.dtype)
+        x = super().draw_within(params, uniforms, low, high)
+        return clip(x, 0.0, self.num_levels - 1.0)
+
+    def _levels_within(self, low, high, dtype):
+        """The first and the last level inside, infinite where all on that side are."""
+        low, high = ends(low, high, dtype)
+        low = ops.where(low <= 0, -np.inf, ops.ceil(low))
+        high = ops.where(high >= self.num_levels - 1, np.inf, ops.floor(high))
+        # Beyond all levels an interval is empty, though it has room.
+        low = ops.where(low > self.num_levels - 1, np.inf, low)
+        return low, ops.where(high < 0, -np.inf, high)
+
+    def _component_log_mass(self, first, last, loc, scale):
+        """The same from one level to another; infinite ones have open intervals."""
+        lower, upper, _ = standard(first - 0.5, last + 0.5, loc, scale)
+        closed = (first > -np.inf) & (last < np.inf)
+        levels = ops.where(closed, last - first + 1.0, 1.0)
+        rest = ops.log(-ops.expm1(-levels / scale))
+        outer = ops.log_sigmoid(upper) + ops.log_sigmoid(-lower)
+        return outer + ops.where(closed, rest, 0.0)
+
+    def _quantile_within(self, u, first, last, loc, scale):
+        lower, upper, _ = standard(first - 0.5, last + 0.5, loc, scale)
+        # A part of what lies between, counted from either side: its log-odds.
+        below = log_between(u, ops.log_sigmoid(lower), ops.log_sigmoid(upper))
+        above = log_between(u, ops.log_sigmoid(-lower), ops.log_sigmoid(-upper))
+        return ops.round(loc + scale * (below - above))
 
     def _quantile(self, u, loc, scale):
         level = ops.round(loc + scale * (ops.log(u) - ops.log1p(-u)))

@@ -1,5 +1,7 @@
 """Real entries: normal, and mixtures of normals."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -15,6 +17,8 @@ from keras_made.entries.arithmetic import (
     raise_first,
 )
 from keras_made.entries.conditional import Conditional, tfp_distributions
+from keras_made.entries.intervals import draw_on_intervals, on_intervals
+from keras_made.entries.truncated import draw_normal, normal_log_mass
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -43,6 +47,25 @@ class Normal(Conditional):
     def draw(self, params, uniforms):
         loc, scale = self.loc_and_scale(params)
         return loc + scale * normal_quantile(uniforms[..., 0])
+
+    def interval_log_prob(self, params, low, high):
+        loc, scale = self.loc_and_scale(params)
+
+        def log_mass(low, high):
+            return normal_log_mass(low, high, loc, scale)
+
+        def log_prob(x):
+            return normal_log_prob(x, loc, scale)
+
+        return on_intervals(log_mass, low, high, params.dtype, log_prob)
+
+    def draw_within(self, params, uniforms, low, high):
+        loc, scale = self.loc_and_scale(params)
+
+        def draw(low, high):
+            return draw_normal(uniforms[..., 0], low, high, loc, scale)
+
+        return draw_on_intervals(draw, low, high, params.dtype)
 
     def mean(self, params):
         return params[..., 0]
@@ -81,12 +104,41 @@ class Mixture(Conditional):
         return ops.logsumexp(ops.log_softmax(logits, axis=-1) + parts, axis=-1)
 
     def draw(self, params, uniforms):
-        logits, loc, scale = self.components(params)
-        chosen = ops.one_hot(
-            draw_class(logits, uniforms[..., :1]), self.n, dtype=params.dtype
-        )
-        loc, scale = ops.sum(chosen * loc, -1), ops.sum(chosen * scale, -1)
+        loc, scale = self._draw_component(*self.components(params), uniforms)
         return self._quantile(uniforms[..., 1], loc, scale)
+
+    def _draw_component(self, logits, loc, scale, uniforms):
+        """Location and scale of the component that the first uniform chooses."""
+        chosen = ops.one_hot(
+            draw_class(logits, uniforms[..., :1]), self.n, dtype=loc.dtype
+        )
+        return ops.sum(chosen * loc, -1), ops.sum(chosen * scale, -1)
+
+    def interval_log_prob(self, params, low, high):
+        components = self.components(params)
+
+        def log_mass(low, high):
+            return ops.logsumexp(self._log_masses(*components, low, high), axis=-1)
+
+        log_prob = functools.partial(self.log_prob, params)
+        return on_intervals(
+            log_mass, low, high, params.dtype, log_prob if self.continuous else None
+        )
+
+    def _log_masses(self, logits, loc, scale, low, high):
+        """log of what each component has within: `(..., n)`."""
+        parts = self._component_log_mass(low[..., None], high[..., None], loc, scale)
+        return ops.log_softmax(logits, axis=-1) + parts
+
+    def draw_within(self, params, uniforms, low, high):
+        logits, loc, scale = self.components(params)
+
+        def draw(low, high):
+            masses = self._log_masses(logits, loc, scale, low, high)
+            one = self._draw_component(masses, loc, scale, uniforms)
+            return self._quantile_within(uniforms[..., 1], low, high, *one)
+
+        return draw_on_intervals(draw, low, high, params.dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -116,6 +168,12 @@ class MixtureOfNormals(Mixture):
 
     def _quantile(self, u, loc, scale):
         return loc + scale * normal_quantile(u)
+
+    def _component_log_mass(self, low, high, loc, scale):
+        return normal_log_mass(low, high, loc, scale)
+
+    def _quantile_within(self, u, low, high, loc, scale):
+        return draw_normal(u, low, high, loc, scale)
 
     def mean(self, params):
         logits, loc, _ = self.components(params)
