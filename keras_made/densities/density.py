@@ -124,6 +124,7 @@ class AutoregressiveDensity(LikelihoodModel):
         x_shape, context_shape = inputs.split_shapes(input_shape)
         x_shape = inputs.any_batch(x_shape, self.event_shape)
         context_shape = context_shape and (None, *context_shape[-1:])
+        self.conditional.check_shape(x_shape[1:])
         if not self.network.built:
             self.network.build(x_shape, context_shape)
         self.units.build_for(self.event_shape)

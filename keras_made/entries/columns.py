@@ -145,12 +145,15 @@ class Columns(Conditional):
         columns = [tfd.Independent(c, reinterpreted_batch_ndims=1) for c in columns]
         return tfd.Blockwise(columns)
 
-    def check(self, x):
-        if x.shape[-1] != len(self.conditionals):
+    def check_shape(self, event_shape):
+        if event_shape[-1] != len(self.conditionals):
             raise ValueError(
                 f"Columns holds {len(self.conditionals)} conditionals, one per "
-                f"variable. Received: data of shape {x.shape}."
+                f"variable. Received: events of shape {tuple(event_shape)}."
             )
+
+    def check(self, x):
+        self.check_shape(x.shape[1:])
         for column, conditional in enumerate(self.conditionals):
             try:
                 conditional.check(x[..., column])

@@ -102,6 +102,9 @@ class Conditional(Encoder):
     def check(self, x: np.ndarray) -> None:
         """Raise a ValueError that names the first value outside the support."""
 
+    def check_shape(self, event_shape: tuple) -> None:
+        """Raise a ValueError when events of this shape are not what it is for."""
+
     @property
     def encoder(self) -> Encoder | None:
         """In what form a network hears such entries; None: as plain numbers."""

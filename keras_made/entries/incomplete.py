@@ -100,14 +100,15 @@ class Incomplete(Conditional):
     def draw_within(self, params, uniforms, low, high):
         return self.conditional.draw_within(params, uniforms, low, high)
 
+    def check_shape(self, event_shape):
+        self.conditional.check_shape(event_shape)
+
     def check(self, x):
+        self.check_shape(x.shape[1:])
         # One value stands for all rows; only `Columns` tells entries apart.
         shape = x.shape[-1:] if x.ndim > 1 else ()
-        value = ops.convert_to_numpy(_typical(self.conditional, self, shape, "float32"))
-        if value.shape == shape:
-            x = np.where(np.isnan(x), value, x)
-        # Else the number of columns is wrong, which the conditional says itself.
-        self.conditional.check(x)
+        value = _typical(self.conditional, self, shape, "float32")
+        self.conditional.check(np.where(np.isnan(x), ops.convert_to_numpy(value), x))
 
     def get_config(self):
         return {"conditional": keras.saving.serialize_keras_object(self.conditional)}
