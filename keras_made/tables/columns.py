@@ -54,7 +54,7 @@ class Column:
         raise NotImplementedError
 
     def decode(self, codes: np.ndarray):
-        """A pandas array of the column's dtype from numbers, none of them missing."""
+        """A Series (or Categorical) of the column's dtype from numbers, none missing."""
         raise NotImplementedError
 
     def intervals(self, condition) -> list[tuple[float, float]]:
@@ -139,7 +139,7 @@ def _runs(values, step):
 
 def _series(values, dtype):
     pd = require("pandas")
-    return pd.array(values, dtype=dtype) if dtype != "object" else np.asarray(values)
+    return pd.Series(values, dtype=dtype)
 
 
 def numbers_of(series) -> np.ndarray:
