@@ -105,6 +105,24 @@ class Units(keras.layers.Layer):
         log_slope = ops.broadcast_to(log_slope - ops.log(scale), ops.shape(x))
         return (x - loc) / scale, log_slope
 
+    def standardize_ends(self, low, high):
+        """Ends of intervals as networks see them, floats `(n, *event_shape)` each.
+
+        An end at a bound of the support, or beyond, leaves nothing out: it is infinite.
+        """
+        if not self.real.any():
+            return low, high
+        dtype = keras.backend.standardize_dtype(low.dtype)
+        point = ops.equal(low, high)
+        start, end = self.standardize(low)[0], self.standardize(high)[0]
+        # What is wider than a point stays so, though rounding may have closed it.
+        number = np.finfo(dtype)
+        wider = start + 4.0 * float(number.eps) * ops.abs(start) + float(number.tiny)
+        end = ops.where(~point & (end <= start), wider, end)
+        least, most = (a.astype(dtype) for a in (self.bounds.low, self.bounds.high))
+        start = ops.where(~point & (low <= least), -np.inf, start)
+        return start, ops.where(~point & (high >= most), np.inf, end)
+
     def restore(self, z):
         """x and log dx/dz of every entry: the reverse of `standardize`."""
         if not self.real.any():
