@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_made.checks import is_tensor
 from keras_made.compiling import LENGTHS, as_floats, join_chunks
+from keras_made.entries.intervals import within
 from keras_made.generation import FIRST, draw_uniforms, generate
 
 # Where rows may run in two ways, each has two lengths of chunks, so that no verb is
@@ -34,10 +35,12 @@ def draw_members(
     context,
     noise,
     verb,
-    first=None,
+    turns=None,
     known=None,
     observed=None,
     counted=None,
+    low=None,
+    high=None,
     verbose="auto",
 ):
     """Rows generated structure by structure, or together when each has its order.
@@ -48,29 +51,34 @@ def draw_members(
         context: `(n, C)` or None.
         noise: a `numpy.random.Generator`.
         verb: what is asked of the model; each verb compiles its own functions.
-        first: bools `(n, *event_shape)`: the entries that a row wants to come first,
-            or None for the order of its structure.
+        turns: bools or ints `(n, *event_shape)`: entries of lower turn come first,
+            and those of one turn in the order of the row's structure. None: all do.
         known: values to keep where `observed`, `(n, *event_shape)`.
         observed: bools of that shape.
         counted: bools of that shape: the entries whose log-probability is summed.
+        low: floats of that shape: where to draw every entry, in [low, high]; the log
+            of what lies there is summed. Not with `known` and `counted`.
+        high: as `low`.
         verbose: as in `sample`.
 
     Returns:
         `(x, total)`: arrays `(n, *event_shape)` and `(n,)`; the latter is None when
-        nothing is `counted`.
+        nothing is `counted` and no interval given.
     """
-    own, groups, lengths = _plan(model, members, first)
+    own, groups, lengths = _plan(model, members, turns)
+    summed = counted is not None or low is not None
     function = model.compiled_function(verb, generate_rows)
     flat = (-1, model.network.event_size)
     typical = None if known is None else np.reshape(model.typical_event(), flat)
 
-    def run(members, context, first, *masks):
-        known, observed, counted = (
+    def run(members, context, turns, *masks):
+        known, observed, counted, low, high = (
             None if a is None else np.reshape(a, flat) for a in masks
         )
         order = None
-        if first is not None:
-            order = observed_first(model, first if own else first[:1]).astype("int32")
+        if turns is not None:
+            rows = slice(None) if own else slice(1)
+            order = in_turns(model, turns[rows], members[rows]).astype("int32")
         elif own:
             order = model.network.orders()[members]
         shape = (len(members), *noise_shape(model))
@@ -78,41 +86,51 @@ def draw_members(
         if known is not None:
             # What lies under a missing entry is not looked at, and may be NaN.
             known = np.where(observed, known, typical)
-        context, known = (as_floats(a, model.density_dtype) for a in (context, known))
-        tensors = (uniforms, context, order, known, observed, counted)
+        context, known, low, high = (
+            as_floats(a, model.density_dtype) for a in (context, known, low, high)
+        )
+        tensors = (uniforms, context, order, known, observed, counted, low, high)
         rows = function(np.int32(members[0]), *tensors, verbose=verbose)
         # Without sums to keep, their column is left out before chunks are joined.
         rows = ops.convert_to_numpy(rows)
-        return rows if counted is not None else rows[:, :-1]
+        return rows if summed else rows[:, :-1]
 
     floats = model.floats_per_row() + math.prod(noise_shape(model))
     if own:
         floats += model.network.floats_per_order
-    arrays = [members, context, first, known, observed, counted]
+    arrays = [members, context, turns, known, observed, counted, low, high]
     joined = join_chunks(run, arrays, floats, verbose, lengths, groups)
-    total = None if counted is None else joined[:, -1]
-    x = joined if counted is None else joined[:, :-1]
+    x, total = (joined[:, :-1], joined[:, -1]) if summed else (joined, None)
     return np.reshape(x, (-1, *model.event_shape)), total
 
 
-def _plan(model, members, first):
+def _plan(model, members, turns):
     """How rows are run: `(own, groups, lengths)`.
 
     `own` is whether each row brings an order; `groups` and `lengths` are those of
     `join_chunks`.
     """
     own_lengths = LENGTHS[0], _longest_of_own_orders(model)
-    if first is not None:
+    present, orderings = np.unique(members), model.network.orderings_only
+    if turns is not None:
         # One order for all rows: weights are gathered once, not for each row.
-        own = len(first) <= LENGTHS[0] or not (first == first[:1]).all()
-        return own, None, own_lengths if own else SHARED_LENGTHS
+        few = len(turns) <= LENGTHS[0] * len(present)
+        if few or not (turns == turns[:1]).all():
+            return True, None, own_lengths
+        return False, _groups(members, present), SHARED_LENGTHS
     if len(model.members) == 1:
         return False, None, LENGTHS
-    present, orderings = np.unique(members), model.network.orderings_only
     if orderings and len(members) < ROWS_APART * len(present):
         return True, None, own_lengths
-    groups = [np.flatnonzero(members == k) for k in present]
+    groups = _groups(members, present)
     return False, groups, SHARED_LENGTHS if orderings else LENGTHS
+
+
+def _groups(members, present):
+    """The rows of each structure; None where all are of one."""
+    if len(present) == 1:
+        return None
+    return [np.flatnonzero(members == k) for k in present]
 
 
 def _longest_of_own_orders(model) -> int:
@@ -131,13 +149,29 @@ def observed_first(model, observed):
         Entries in order of generation, ints `(n, event_size)`; an array of an array,
         a tensor of a tensor.
     """
+    return in_turns(model, ~observed)
+
+
+def in_turns(model, turns, members=None):
+    """The ordering of each row: turn by turn, within one as in a structure.
+
+    Args:
+        model: an `AutoregressiveDensity`, built.
+        turns: bools or ints `(n, *event_shape)`, an array or a tensor.
+        members: the structure of each row, ints `(n,)`. None: the first for all.
+
+    Returns:
+        As `observed_first`.
+    """
     # NumPy sorts the rows of a large table several times faster than a back end does.
-    arrays = ops if is_tensor(observed) else np
-    order = model.network.orders()[model.members[0]]
-    size, places = len(order), np.argsort(order).astype("int32")
-    late = arrays.where(arrays.reshape(observed, (-1, size)), 0, size)
+    arrays = ops if is_tensor(turns) else np
+    places = np.argsort(model.network.orders(), axis=1).astype("int32")
+    places = places[model.members[:1] if members is None else members]
+    size = places.shape[1]
+    turns = arrays.reshape(turns, (-1, size))
+    turns = ops.cast(turns, "int32") if arrays is ops else turns.astype("int32")
     # No two of these are equal, and so any sort gives the one order.
-    return arrays.argsort(arrays.add(places[None], late), axis=1)
+    return arrays.argsort(arrays.add(places, turns * size), axis=1)
 
 
 def noise_shape(model):
@@ -155,8 +189,10 @@ def generate_rows(
     known=None,
     observed=None,
     counted=None,
+    low=None,
+    high=None,
 ):
-    """Tensors in, tensors out: what `sample` and `impute` compile.
+    """Tensors in, tensors out: what `sample`, `impute` and their kin compile.
 
     Args:
         model: an `AutoregressiveDensity`, built.
@@ -168,10 +204,12 @@ def generate_rows(
         known: values to keep where `observed`, `(n, event_size)`, or None.
         observed: bools `(n, event_size)`, or None.
         counted: bools `(n, event_size)`, or None.
+        low: lower ends `(n, event_size)` of where entries are drawn, or None.
+        high: upper ends.
 
     Returns:
         `(n, event_size + 1)`, in the density's dtype: the entries, and in the last
-        column the summed log-probability of those `counted`.
+        column the summed log-probability of those `counted`, or of the intervals.
     """
     network, dtype = model.network, model.density_dtype
     batch, width = ops.shape(noise)[0], network.step_size
@@ -183,6 +221,11 @@ def generate_rows(
         raw = ops.cast(known, dtype)
         known, _ = model.units.standardize(ops.reshape(raw, (-1, *model.event_shape)))
         known = ops.reshape(known, (-1, network.event_size))
+    if low is not None:
+        box = ops.cast(low, dtype), ops.cast(high, dtype)
+        shape = (-1, *model.event_shape)
+        ends = model.units.standardize_ends(*(ops.reshape(a, shape) for a in box))
+        low, high = (ops.reshape(a, (-1, network.event_size)) for a in ends)
     if context is not None:
         context = ops.cast(context, dtype)
 
@@ -190,6 +233,11 @@ def generate_rows(
         start = (FIRST, t * width)
         entries = ops.slice(orders, start, (ops.shape(orders)[0], width))
         conditional = model.conditional.at(entries)
+        if low is not None:
+            ends = _pick(low, entries), _pick(high, entries)
+            x = conditional.draw_within(params, ops.take(noise, t, axis=0), *ends)
+            log_prob = conditional.interval_log_prob(params, *ends)
+            return x, ops.sum(log_prob, axis=-1)
         x = conditional.draw(params, ops.take(noise, t, axis=0))
         total = ops.zeros((batch,), dtype)
         if known is not None:
@@ -207,6 +255,9 @@ def generate_rows(
     x = ops.reshape(x, (batch, -1))
     if known is not None:
         x = ops.where(observed, raw, x)
+    if low is not None:
+        # Rounding on the way back must not lead outside.
+        x = within(x, *box)
     return ops.concatenate([x, total[:, None]], axis=-1)
 
 

@@ -57,7 +57,7 @@ def impute_exactly(model, x, observed, context, noise, verbose):
         context,
         noise,
         "impute",
-        first=observed,
+        turns=~observed,
         known=x,
         observed=observed,
         verbose=verbose,
@@ -66,6 +66,13 @@ def impute_exactly(model, x, observed, context, noise, verbose):
 
 
 def impute_by_particles(model, x, observed, context, particles, noise, verbose):
+    choose, job = one_by_weight(noise), [x, observed, context]
+    return run_particles(model, "impute", choose, job, particles, noise, verbose)
+
+
+def one_by_weight(noise):
+    """A function of groups of particles that keeps one for each row, by its weight."""
+
     def choose(groups):
         result, best = None, None
         for completed, weights in groups:
@@ -77,8 +84,7 @@ def impute_by_particles(model, x, observed, context, particles, noise, verbose):
             best = np.maximum(score, best)
         return result
 
-    job = [x, observed, context]
-    return run_particles(model, "impute", choose, job, particles, noise, verbose)
+    return choose
 
 
 def choose_particles(completed, weights, noise):
@@ -91,22 +97,26 @@ def choose_particles(completed, weights, noise):
     return chosen, np.max(scores, axis=1)
 
 
-def run_particles(model, verb, function, job, particles, noise, verbose):
+def run_particles(
+    model, verb, function, job, particles, noise, verbose, make_particles=None
+):
     """Rows in chunks, and the particles of each in groups that fit into a chunk.
 
     Args:
         model: an `AutoregressiveDensity`, built.
         verb: as for `draw_members`.
         function: of an iterator over the groups, each what `complete` returns.
-        job: `[x, observed, context]`.
+        job: arrays of rows, or None: what `make_particles` takes.
         particles: number of particles, rounded up until every group holds as many
             of each structure.
         noise: a `numpy.random.Generator`.
         verbose: as in `sample`.
+        make_particles: what makes a group, as `complete`, which it is for None.
 
     Returns:
         What `function` returns for all rows, an array.
     """
+    make_particles = make_particles or complete
     members = len(model.members)
     floats = members * (model.floats_per_row() + math.prod(noise_shape(model)))
     rounds = -(-particles // members)
@@ -115,7 +125,8 @@ def run_particles(model, verb, function, job, particles, noise, verbose):
 
     def run(*job):
         return function(
-            complete(model, verb, *job, rounds * members, noise) for _ in range(groups)
+            make_particles(model, verb, *job, rounds * members, noise)
+            for _ in range(groups)
         )
 
     # Chunks of any length: it is the particles in them that are padded.
@@ -165,7 +176,7 @@ def conditional_log_prob(model, x, observed, context, particles, noise, verbose)
             context,
             noise,
             "conditional_log_prob",
-            first=observed,
+            turns=~observed,
             known=x,
             observed=np.ones_like(observed),
             counted=~observed,

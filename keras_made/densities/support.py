@@ -106,6 +106,24 @@ class Units(keras.layers.Layer):
         # What is missing has no density, and so none to convert.
         return (x - loc) / scale, ops.where(ops.isnan(x), 0.0, log_slope)
 
+    def standardize_ends(self, low, high):
+        """Ends of intervals as networks see them, floats `(n, *event_shape)` each.
+
+        An end at a bound of the support, or beyond, leaves nothing out: it is infinite.
+        """
+        if not self.real.any():
+            return low, high
+        dtype = keras.backend.standardize_dtype(low.dtype)
+        point = ops.equal(low, high)
+        start, end = self.standardize(low)[0], self.standardize(high)[0]
+        # What is wider than a point stays so, though rounding may have closed it.
+        number = np.finfo(dtype)
+        wider = start + 4.0 * float(number.eps) * ops.abs(start) + float(number.tiny)
+        end = ops.where(~point & (end <= start), wider, end)
+        least, most = (a.astype(dtype) for a in (self.bounds.low, self.bounds.high))
+        start = ops.where(~point & (low <= least), -np.inf, start)
+        return start, ops.where(~point & (high >= most), np.inf, end)
+
     def restore(self, z):
         """x and log dx/dz of every entry: the reverse of `standardize`."""
         if not self.real.any():
