@@ -115,9 +115,10 @@ def _plan(model, members, turns):
     if turns is not None:
         # One order for all rows: weights are gathered once, not for each row.
         few = len(turns) <= LENGTHS[0] * len(present)
-        if few or not (turns == turns[:1]).all():
+        groups = None if few else _patterns(turns, members)
+        if few or len(members) < ROWS_APART * len(groups):
             return True, None, own_lengths
-        return False, _groups(members, present), SHARED_LENGTHS
+        return False, groups, SHARED_LENGTHS
     if len(model.members) == 1:
         return False, None, LENGTHS
     if orderings and len(members) < ROWS_APART * len(present):
@@ -131,6 +132,18 @@ def _groups(members, present):
     if len(present) == 1:
         return None
     return [np.flatnonzero(members == k) for k in present]
+
+
+def _patterns(turns, members):
+    """The rows of each structure that want one order."""
+    flat = np.reshape(turns, (len(turns), -1)).astype("uint8")
+    keys = [flat, members.astype("int32")[:, None].view("uint8")]
+    keys = np.ascontiguousarray(np.concatenate(keys, axis=1))
+    # As one value each: to compare rows axis by axis takes several times longer.
+    keys = keys.view(np.dtype((np.void, keys.shape[1]))).ravel()
+    _, place = np.unique(keys, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
 
 
 def _longest_of_own_orders(model) -> int:

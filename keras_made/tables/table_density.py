@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_made.checks import check_positive, require
-from keras_made.compiling import to_tensor
 from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.entries import Columns, Incomplete
@@ -408,6 +407,13 @@ class TableDensity(LikelihoodModel):
         parts = np.exp(logs - top)
         total = parts.sum()
         return top + np.log(total), np.sqrt(((parts * errors) ** 2).sum()) / total
+
+    def _log_masses(self, low, high, num_particles, noise, verbose):
+        """log P of each box, and its relative standard error."""
+        found = self.density.estimate_interval(
+            low, high, num_particles=num_particles, seed=noise, verbose=verbose
+        )
+        return tuple(ops.convert_to_numpy(part).astype("float64") for part in found)
 
     def get_config(self):
         return {
