@@ -1,10 +1,10 @@
-"""A table of mixed columns: score its rows, find odd ones, write synthetic rows.
+"""A table with holes: completed copies, synthetic rows, odd rows and why, probabilities.
 
-The table is made by a process stated here, so that what is odd is known: people with
-an age, an income that grows with age and schooling, a number of visits, a region and a
-subscription that depends on both. Planted rows have values that are common in every
-column and wrong together: each column is shuffled among the planted rows. A detector
-that looks at columns one by one cannot see them.
+The table is made by a process stated here, so that what is right is known: people with
+an age, schooling, an income, a region, a number of visits, a membership and the day they
+joined, each of which depends on others; a fifth of the entries is missing. Planted rows
+have values that are common in every column and wrong together: a detector that looks
+at columns one by one cannot see them.
 
     python examples/table.py
 """
@@ -16,103 +16,73 @@ import keras
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
 import keras_made as km
+from keras_made import plots
 
-NAMES = ["age", "log income", "schooling", "visits", "region", "subscribed"]
-KINDS = [
-    km.MixtureOfNormals(5, min_scale=0.02),
-    km.MixtureOfNormals(5, min_scale=0.02),
-    km.Categorical(4),
-    km.MixtureOfLogistics(3, 21),
-    km.Categorical(5),
-    km.Bernoulli(),
-]
+SCHOOLS = ["none", "primary", "secondary", "higher"]
 
 
 def make_table(num_rows, seed):
     rng = np.random.RandomState(seed)
-    age = np.where(
-        rng.uniform(size=num_rows) < 0.6,
-        rng.normal(34, 7, num_rows),
-        rng.normal(62, 9, num_rows),
-    )
-    schooling = np.minimum(rng.poisson(np.where(age < 48, 1.9, 0.9)), 3)
-    income = (
-        9.3 + 0.35 * schooling + 0.8 * np.sin(age / 22) + rng.normal(0, 0.15, num_rows)
-    )
+    young = rng.uniform(size=num_rows) < 0.6
+    age = np.where(young, rng.normal(34, 7, num_rows), rng.normal(62, 9, num_rows))
+    age = age.clip(18, 95).round().astype(int)
+    school = np.minimum(rng.poisson(np.where(age < 48, 1.9, 0.9)), 3)
+    log_income = 9.3 + 0.35 * school + 0.8 * np.sin(age / 22)
+    log_income += rng.normal(0, 0.15, num_rows)
     region = (rng.poisson(0.7, num_rows) + 2 * (age > 48)) % 5
-    rate = 2 + 9 * (region == 1) + 5 * np.maximum(0, income - 10)
+    rate = 2 + 9 * (region == 1) + 5 * np.maximum(0, log_income - 10)
     visits = np.minimum(rng.poisson(rate), 20)
-    subscribed = rng.uniform(size=num_rows) < 1 / (1 + np.exp(6 - visits))
-    columns = [age, income, schooling, visits, region, subscribed]
-    return np.stack(columns, axis=1).astype("float32")
+    days = rng.uniform(0, 300, num_rows) + 60 * visits
+    return pd.DataFrame(
+        {
+            "age": age,
+            "school": pd.Categorical(np.array(SCHOOLS)[school], SCHOOLS, ordered=True),
+            "income": np.exp(log_income).round(0),
+            "region": np.array(list("NESWC"))[region],
+            "visits": visits,
+            "member": rng.uniform(size=num_rows) < 1 / (1 + np.exp(6 - visits)),
+            "joined": pd.Timestamp("2015-01-01") + pd.to_timedelta(days.round(), "D"),
+        }
+    )
 
 
-def plant(x, share, seed):
+def with_holes(frame, share, seed):
+    """The same, each entry missing with some probability, in dtypes that allow it."""
+    rng = np.random.RandomState(seed)
+    types = {"age": "Int64", "visits": "Int64", "member": "boolean"}
+    frame = frame.astype(types)
+    for name in frame.columns:
+        frame[name] = frame[name].where(rng.uniform(size=len(frame)) >= share)
+    return frame
+
+
+def plant(frame, share, seed):
     """Shuffle each column among some rows; returns which rows these are."""
     rng = np.random.RandomState(seed)
-    odd = rng.uniform(size=len(x)) < share
-    x = x.copy()
-    for column in range(x.shape[1]):
-        x[odd, column] = rng.permutation(x[odd, column])
-    return x, odd
+    odd = rng.uniform(size=len(frame)) < share
+    frame = frame.copy()
+    for name in frame.columns:
+        frame.loc[odd, name] = rng.permutation(frame.loc[odd, name].to_numpy())
+    return frame, odd
 
 
-def fit(x, valid, epochs):
-    keras.utils.set_random_seed(0)
-    columns = km.Columns(KINDS)
-    network = km.MADE(
-        [128, 128],
-        columns.num_params,
-        ordering="random",
-        num_masks=16,
-        activation="gelu",
-    )
-    model = km.AutoregressiveDensity(network, columns)
-    model.adapt(x)
-    steps = epochs * -(-len(x) // 200)
-    rate = keras.optimizers.schedules.CosineDecay(4e-3, steps)
-    model.compile(keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0))
-    model.fit(x, epochs=epochs, batch_size=200, verbose=0)
-    print(f"validation: {model.evaluate(valid, verbose=0):.3f} nats a row")
-    return model
-
-
-def draw(x, synthetic, path):
-    figure = plt.figure(figsize=(11, 6.2))
-    grid = figure.add_gridspec(2, 5)
-    for i, name in enumerate(NAMES):
-        axis = figure.add_subplot(grid[i // 3, i % 3])
-        levels = len(np.unique(x[:, i]))
-        bins = np.arange(levels + 1) - 0.5 if levels < 30 else 40
-        bins = np.histogram_bin_edges(x[:, i], bins)
-        axis.hist(x[:, i], bins, density=True, color="#bbbbbb", label="data")
-        axis.hist(
-            synthetic[:, i],
-            bins,
-            density=True,
-            histtype="step",
-            color="#b5367a",
-            linewidth=1.6,
-            label="synthetic",
-        )
-        axis.set(title=name, yticks=[])
-    axis.legend(fontsize=8)
-    for row, (title, rows) in enumerate({"data": x, "synthetic": synthetic}.items()):
-        axis = figure.add_subplot(grid[row, 3:])
-        image = axis.imshow(np.corrcoef(rows.T), cmap="RdBu_r", vmin=-1, vmax=1)
-        axis.set(title=f"correlations, {title}", xticks=range(6), yticks=range(6))
-        axis.set_yticklabels(NAMES, fontsize=8)
-        axis.set_xticklabels(NAMES, fontsize=8, rotation=35, ha="right")
-        figure.colorbar(image, ax=axis, shrink=0.9)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+def as_numbers(frame):
+    """For scikit-learn's forest: codes for names, days for dates."""
+    columns = {
+        name: column.astype("int64")
+        if column.dtype.kind == "M"
+        else pd.factorize(column)[0]
+        if column.dtype.kind not in "iufb"
+        else column
+        for name, column in frame.items()
+    }
+    return pd.DataFrame(columns).to_numpy(float)
 
 
 def main():
@@ -120,25 +90,56 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a few epochs only")
     parser.add_argument("--out", type=Path, default=Path("out/table.png"))
     args = parser.parse_args()
-    x = make_table(2000 if args.quick else 6000, seed=0)
-    valid = make_table(2000, seed=1)
-    model = fit(x, valid, 8 if args.quick else 80)
-    mixed, odd = plant(make_table(4000, seed=2), 0.05, seed=3)
-    score = -np.asarray(model.log_prob(mixed, verbose=0))
-    forest = IsolationForest(random_state=0).fit(x)
-    theirs = -forest.score_samples(mixed)
+    keras.utils.set_random_seed(0)
+    whole = make_table(1000 if args.quick else 4000, seed=0)
+    frame = with_holes(whole, 0.2, seed=1)
+
+    model = km.TableDensity(frame)
+    print(model.schema)
+    model.fit(frame, epochs=3 if args.quick else 150)
+
+    complete = model.impute(frame, seed=0)
+    holes = frame["income"].isna()
+    error = (complete["income"] - whole["income"])[holes].abs().mean()
+    best = (model.impute(frame, point=True, seed=0)["income"] - whole["income"])[holes]
+    plain = (frame["income"].median() - whole["income"])[holes].abs().mean()
+    print(
+        f"mean error of a missing income: {error:.0f} by a draw, "
+        f"{best.abs().mean():.0f} by the median of draws, {plain:.0f} by the median"
+    )
+
+    mixed, odd = plant(make_table(2000, seed=2), 0.05, seed=3)
+    score = -model.log_prob(mixed)
+    forest = IsolationForest(random_state=0).fit(as_numbers(whole))
+    theirs = -forest.score_samples(as_numbers(mixed))
     print(
         f"ROC-AUC of planted rows: log p {roc_auc_score(odd, score):.3f}, "
         f"IsolationForest {roc_auc_score(odd, theirs):.3f}"
     )
-    synthetic = np.asarray(model.sample(len(x), seed=4, verbose=0))
-    difference = np.abs(np.corrcoef(x.T) - np.corrcoef(synthetic.T)).max()
-    print(f"largest difference of a correlation: {difference:.3f}")
-    draw(x, synthetic, args.out)
+    oddest = mixed.loc[score.nlargest(3).index]
+    print("the oddest rows, and log p of each value given the rest of its row")
+    print(oddest.to_string())
+    print(model.log_prob_by_column(oddest).round(1).to_string())
+
+    many = make_table(200_000, seed=4)
+    older, members = many["age"] >= 50, many["member"]
+    counted = (older & (many["income"] >= 30_000)).mean()
+    found = model.probability({"age": (50, None), "income": (30_000, None)})
+    print(f"P(age >= 50, income >= 30,000): {found!r}, counted {counted:.4g}")
+    counted = members[older & (many["region"] == "E")].mean()
+    found = model.probability({"member": True}, {"age": (50, None), "region": "E"})
+    print(f"P(member | age >= 50, region E): {found!r}, counted {counted:.4g}")
+
+    synthetic = model.sample(len(frame), seed=5)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    plots.plot_marginals(whole, synthetic).savefig(args.out, dpi=110)
+    pairs = args.out.with_name(args.out.stem + "_pairs.png")
+    plots.plot_pairs(whole, synthetic).savefig(pairs, dpi=110)
+    missing = args.out.with_name(args.out.stem + "_holes.png")
+    plots.plot_missing(frame).savefig(missing, dpi=110)
     path = args.out.with_suffix(".csv")
-    formats = ["%.1f", "%.3f", "%d", "%d", "%d", "%d"]
-    np.savetxt(path, synthetic, formats, ",", header=",".join(NAMES), comments="")
-    print(f"wrote {args.out} and {path}")
+    synthetic.to_csv(path, index=False)
+    print(f"wrote {args.out}, {pairs}, {missing} and {path}")
 
 
 if __name__ == "__main__":
