@@ -172,6 +172,5 @@ def _encode(conditional, x, missing):
     seen = ops.logical_not(missing)[..., None]
     features = ops.where(seen, features, ops.zeros_like(features))
     # The flag of what is there, not of what is missing: a mask of the order leaves
-    # zeros too, and a network of many orders can tell neither from a value of zero
-    # otherwise (six bits, 64 orders: 0.04 nats from the truth, and 0.07).
+    # zeros too, which a network of many orders could not tell from a value of zero.
     return ops.concatenate([features, ops.cast(seen, features.dtype)], axis=-1)
