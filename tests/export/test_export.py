@@ -155,7 +155,7 @@ def make(name):
 @pytest.mark.parametrize(
     "names",
     [
-        ["one structure", "order-agnostic with context", "maf", "realnvp"],
+        ["holes", "order-agnostic with context", "maf", "realnvp"],
         pytest.param(list(MODELS), marks=pytest.mark.slow),
     ],
     ids=["some", "every kind"],
