@@ -327,8 +327,8 @@ def check_finite(name, x, missing=False) -> None:
         index = (start + index[0], *index[1:])
         raise ValueError(
             f"`{name}` must be finite. Received: {x[index]} in row {index[0]}, at "
-            f"index {index}. Rows with missing values can be completed by `impute`, and "
-            "`Incomplete(conditional)` trains on rows with holes."
+            f"index {index}. Rows with missing values can be completed by `impute`, "
+            "and `Incomplete(conditional)` trains on rows with holes."
         )
 
 

@@ -13,8 +13,9 @@ from keras_made.entries.conditional import Conditional
 class Incomplete(Conditional):
     """An entry that may be missing, NaN, and otherwise is as another conditional says.
 
-    A missing entry reaches the network as zeros and a flag, and counts nothing. By the
-    chain rule over the observed entries the sum over a row is then
+    To what the network hears of an entry a flag is added, 1 where it is observed. A
+    missing entry is heard as zeros, like one that comes later in the order, and counts
+    nothing. By the chain rule over the observed entries the sum over a row is then
 
         log p(observed part)
 
@@ -168,6 +169,8 @@ def _log_prob(conditional, params, x, missing):
 
 def _encode(conditional, x, missing):
     features = conditional.encode(x)
-    flag = ops.cast(missing, features.dtype)[..., None]
-    features = ops.where(missing[..., None], ops.zeros_like(features), features)
-    return ops.concatenate([features, flag], axis=-1)
+    seen = ops.logical_not(missing)[..., None]
+    features = ops.where(seen, features, ops.zeros_like(features))
+    # The flag of what is there, not of what is missing: a mask of the order leaves
+    # zeros too, which a network of many orders could not tell from a value of zero.
+    return ops.concatenate([features, ops.cast(seen, features.dtype)], axis=-1)

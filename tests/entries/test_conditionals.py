@@ -16,6 +16,7 @@ from keras_made import (
     Categorical,
     Columns,
     Conditional,
+    Incomplete,
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
@@ -52,12 +53,14 @@ DISCRETE = {
     "two levels": (MixtureOfLogistics(2, 2), 2),
     "256 levels": (MixtureOfLogistics(5), 256),
     "65536 levels": (MixtureOfLogistics(2, 65536, min_scale=1e-4), 65536),
+    "incomplete": (Incomplete(MixtureOfLogistics(2, 4)), 4),
 }
 CONTINUOUS = {
     "normal": Normal(),
     "normals": MixtureOfNormals(4),
     "one normal": MixtureOfNormals(1),
     "exponential": Exponential(),
+    "incomplete real": Incomplete(MixtureOfNormals(2)),
 }
 ALL = {name: c for name, (c, _) in DISCRETE.items()} | CONTINUOUS
 

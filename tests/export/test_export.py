@@ -15,6 +15,7 @@ from keras_made import (
     Bernoulli,
     Categorical,
     Columns,
+    Incomplete,
     Normal,
 )
 
@@ -44,6 +45,17 @@ MODELS = {
         lambda: AutoregressiveDensity(
             MADE([16], 3),
             Columns([Bernoulli(), Categorical(3), Normal(), Normal(), Bernoulli()]),
+        ),
+        (SIZE,),
+        0,
+    ),
+    "holes": (
+        lambda: AutoregressiveDensity(
+            MADE([16], 3),
+            Incomplete(
+                Columns([Bernoulli(), Categorical(3), Normal(), Normal(), Bernoulli()])
+            ),
+            support=([-np.inf] * 2 + [-0.5, -np.inf, -np.inf], None),
         ),
         (SIZE,),
         0,
@@ -131,7 +143,10 @@ def make(name):
     set_random_weights(model, scale=0.1 if name == "splines" else 0.3)
     rng = np.random.RandomState(0)
     x = rng.randint(0, 2, (9, *event_shape)).astype("float32")
-    data = {"x": x, "observed": rng.uniform(size=x.shape) < 0.5}
+    observed = rng.uniform(size=x.shape) < 0.5
+    if np.any(model.may_be_missing()):
+        x = np.where(observed, x, np.float32(np.nan))
+    data = {"x": x, "observed": observed}
     if context_size:
         data["context"] = rng.normal(size=(9, context_size)).astype("float32")
     return model, data
@@ -140,7 +155,7 @@ def make(name):
 @pytest.mark.parametrize(
     "names",
     [
-        ["one structure", "order-agnostic with context", "maf", "realnvp"],
+        ["holes", "order-agnostic with context", "maf", "realnvp"],
         pytest.param(list(MODELS), marks=pytest.mark.slow),
     ],
     ids=["some", "every kind"],
@@ -306,13 +321,14 @@ CONVERTED = {
         "pixelcnn",
         "recurrent",
         "maf",
+        "holes",
     ],
     "litert": ["nade", "pixelcnn", "maf", "nice"],
 }
 # With a fixed number of rows, more models can be converted.
 CONVERTED_AT_A_FIXED_SIZE = {
     "onnx": ["splines"],
-    "litert": ["order-agnostic with context", "recurrent"],
+    "litert": ["order-agnostic with context", "recurrent", "holes"],
 }
 RUNTIMES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}
 

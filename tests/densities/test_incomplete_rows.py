@@ -204,9 +204,7 @@ def policy(request):
     keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize(
-    "network, kind, policy, context", TRAINED, indirect=["policy"]
-)
+@pytest.mark.parametrize("network, kind, policy, context", TRAINED, indirect=["policy"])
 def test_no_hole_reaches_a_weight(network, kind, policy, context):
     support = None if kind == "some columns" else (-3.0, 5.0)
     model = make(network, REAL[kind], context, 0.3, support=support)
@@ -278,7 +276,7 @@ def in_forms(x, context, weights):
 )
 def test_rows_with_holes_come_in_every_form(network, kind):
     model = make(network, REAL[kind], True, 0.3)
-    x = real_rows(kind)
+    x = real_rows(kind, 16)
     context = some_context(True, len(x))
     weights = np.random.RandomState(2).uniform(size=len(x)).astype("float32")
     model.compile(keras.optimizers.SGD(0.01))
@@ -310,7 +308,7 @@ def test_what_is_learned_of_holes_by_chance_is_near_the_truth():
     network = MADE([24], ordering="random", num_masks=4)
     model = AutoregressiveDensity(network, Incomplete("bernoulli"))
     model.compile(keras.optimizers.Adam(0.01))
-    model.fit(with_holes(x, 0.3), epochs=15, batch_size=50, verbose=0)
+    model.fit(with_holes(x, 0.3, seed=1), epochs=15, batch_size=50, verbose=0)
     patterns = np.array([np.where(hole, np.nan, s) for hole in states for s in states])
     agree = (patterns[:, None] == states) | np.isnan(patterns[:, None])
     truth = np.log(agree.all(axis=2) @ joint)
@@ -357,11 +355,12 @@ def test_only_what_is_observed_is_converted_to_units(network, options):
 
 
 @pytest.mark.filterwarnings("ignore:In .* rows, first in row:UserWarning")
-@pytest.mark.parametrize("kind", REAL)
-@pytest.mark.parametrize("network", ["orders", "companion", "nade", "recurrent"])
+@pytest.mark.parametrize(
+    "network, kind", [("orders", "some columns"), ("companion", "mixture")]
+)
 def test_completions_and_draws_have_no_holes(network, kind):
     model = make(network, REAL[kind], True, 0.3)
-    x, context = real_rows(kind), some_context(True)
+    x, context = real_rows(kind, 8), some_context(True)
     seen = ~np.isnan(x)
     for particles in (1, 6):
         args = {"context": context, "num_particles": particles, "seed": 0}
@@ -377,8 +376,10 @@ def test_completions_and_draws_have_no_holes(network, kind):
         model.conditional_log_prob(x, seen, context)
 
 
-@pytest.mark.parametrize("kind", [*DISCRETE, *REAL])
-@pytest.mark.parametrize("network", ["orders", "nade"])
+@pytest.mark.parametrize(
+    "network, kind",
+    [("made", "a table"), ("nade", "some columns"), ("average", "bits")],
+)
 def test_a_file_keeps_which_entries_may_be_missing(network, kind, tmp_path):
     conditional = REAL[kind] if kind in REAL else DISCRETE[kind][0]
     model = make(network, conditional)
@@ -456,8 +457,8 @@ def test_data_far_from_unit_scale_is_told_of_with_holes_too():
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="TFP's distributions")
 def test_the_distribution_scores_holes_and_draws_none():
-    model, x = make("orders", REAL["some columns"], True), real_rows("some columns")
+    model, x = make("made", REAL["some columns"], True), real_rows("some columns")
     distribution = model.distribution(some_context(True))
     expected = to_numpy(model.log_prob(x, some_context(True)))
     np.testing.assert_allclose(distribution.log_prob(x), expected, rtol=1e-5)
-    assert np.isfinite(distribution.sample(20, seed=0)).all()
+    assert np.isfinite(distribution.sample(2, seed=0)).all()
