@@ -15,7 +15,7 @@ from keras_made.generation import noise_generator
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
-class AutoregressiveDensity(LikelihoodModel):
+class AutoregressiveDensity(queries.Queried, LikelihoodModel):
     """p(x) = product of p(x_i | the entries before x_i), as a Keras model.
 
         log p(x) = sum_i log p(x_i; network(x)_i)
@@ -326,79 +326,6 @@ class AutoregressiveDensity(LikelihoodModel):
         self._require_values("conditional_log_prob")
         return imputation.conditional_log_prob(
             self, x, observed, context, num_particles, noise_generator(seed), verbose
-        )
-
-    def interval_log_prob(
-        self,
-        low,
-        high,
-        context=None,
-        num_particles=1000,
-        seed=None,
-        verbose="auto",
-    ):
-        """log P(low <= x <= high) of boxes in nats, by progressive sampling.
-
-        Events are drawn entry by entry within their intervals, and the masses of these
-        multiplied: unbiased in P, at `num_particles` draws a box. It is exact where no
-        mass depends on what was drawn: for boxes of one interval that comes first, and
-        without noise for boxes of one point, which have `log_prob`.
-
-        Ends belong to the interval. Where they are equal the entry is observed: it
-        counts with its probability, or with its density if it is real. An order-
-        agnostic network takes observed entries first, then intervals, then all others,
-        in each of its structures; others keep their order. Structures are mixed, as in
-        `log_prob`.
-
-        Args:
-            low: lower ends `(n, *event_shape)`, or what is repeated to that, such as
-                one event or a number; -inf or None for no end. In units of the data.
-            high: upper ends, likewise.
-            context: `(n, C)`, or `(C,)` for all boxes.
-            num_particles: events behind each estimate, rounded up to as many for each
-                structure.
-            seed: int, `keras.random.SeedGenerator` or None.
-            verbose: as in `impute`.
-
-        Returns:
-            A float tensor `(n,)`.
-
-        Raises:
-            ValueError: for ends that are NaN or of a wrong shape, and for an interval
-                that holds no value, by row and index.
-
-        Example:
-            >>> from keras_made import MADE
-            >>> model = AutoregressiveDensity(MADE([8]))
-            >>> model.build((None, 3))
-            >>> log_prob = model.interval_log_prob([0, 0, 1], 1, seed=0)
-            >>> tuple(log_prob.shape), 0.0 < float(ops.exp(log_prob)[0]) < 1.0
-            ((1,), True)
-        """
-        estimate = self.estimate_interval(
-            low, high, context, num_particles, seed, verbose
-        )
-        return estimate.log_prob
-
-    def estimate_interval(
-        self,
-        low,
-        high,
-        context=None,
-        num_particles=1000,
-        seed=None,
-        verbose="auto",
-    ):
-        """As `interval_log_prob`, and how far off it may be.
-
-        Returns:
-            A named tuple `(log_prob, standard_error)` of float tensors `(n,)`: the
-            error is that of P, as a part of P; NaN for one particle.
-        """
-        check_positive("num_particles", num_particles)
-        self._require_values("interval_log_prob")
-        return queries.interval_log_prob(
-            self, low, high, context, num_particles, noise_generator(seed), verbose
         )
 
     def distribution(self, context=None):

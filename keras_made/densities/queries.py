@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_made.checks import check_positive
 from keras_made.compiling import to_tensor
 from keras_made.densities.boxes import check_boxes
 from keras_made.densities.drawing import draw_members
 from keras_made.densities.imputation import log_slopes, one_by_weight, run_particles
+from keras_made.generation import noise_generator
 
 
 class Estimate(NamedTuple):
@@ -29,8 +31,85 @@ class Estimate(NamedTuple):
     standard_error: object
 
 
-def interval_log_prob(model, low, high, context, particles, noise, verbose):
-    """As `AutoregressiveDensity.estimate_interval`."""
+class Queried:
+    """What a density of one entry after another can be asked about boxes."""
+
+    def interval_log_prob(
+        self,
+        low,
+        high,
+        context=None,
+        num_particles=1000,
+        seed=None,
+        verbose="auto",
+    ):
+        """log P(low <= x <= high) of boxes in nats, by progressive sampling.
+
+        Events are drawn entry by entry within their intervals, and the masses of these
+        multiplied: unbiased in P, at `num_particles` draws a box. It is exact where no
+        mass depends on what was drawn: for boxes of one interval that comes first, and
+        without noise for boxes of one point, which have `log_prob`.
+
+        Ends belong to the interval. Where they are equal the entry is observed: it
+        counts with its probability, or with its density if it is real. An order-
+        agnostic network takes observed entries first, then intervals, then all others,
+        in each of its structures; others keep their order. Structures are mixed, as in
+        `log_prob`.
+
+        Args:
+            low: lower ends `(n, *event_shape)`, or what is repeated to that, such as
+                one event or a number; -inf or None for no end. In units of the data.
+            high: upper ends, likewise.
+            context: `(n, C)`, or `(C,)` for all boxes.
+            num_particles: events behind each estimate, rounded up to as many for each
+                structure.
+            seed: int, `keras.random.SeedGenerator` or None.
+            verbose: as in `impute`.
+
+        Returns:
+            A float tensor `(n,)`.
+
+        Raises:
+            ValueError: for ends that are NaN or of a wrong shape, and for an interval
+                that holds no value, by row and index.
+
+        Example:
+            >>> from keras_made import MADE, AutoregressiveDensity
+            >>> model = AutoregressiveDensity(MADE([8]))
+            >>> model.build((None, 3))
+            >>> log_prob = model.interval_log_prob([0, 0, 1], 1, seed=0)
+            >>> tuple(log_prob.shape), float(log_prob[0]) < 0.0
+            ((1,), True)
+        """
+        estimate = self.estimate_interval(
+            low, high, context, num_particles, seed, verbose
+        )
+        return estimate.log_prob
+
+    def estimate_interval(
+        self,
+        low,
+        high,
+        context=None,
+        num_particles=1000,
+        seed=None,
+        verbose="auto",
+    ):
+        """As `interval_log_prob`, and how far off it may be.
+
+        Returns:
+            A named tuple `(log_prob, standard_error)` of float tensors `(n,)`: the
+            error is that of P, as a part of P; NaN for one particle.
+        """
+        check_positive("num_particles", num_particles)
+        self._require_values("interval_log_prob")
+        return _estimate(
+            self, low, high, context, num_particles, noise_generator(seed), verbose
+        )
+
+
+def _estimate(model, low, high, context, particles, noise, verbose):
+    """As `Queried.estimate_interval`."""
     boxes = low, high, _ = check_boxes(model, low, high, context)
 
     def estimate(groups):

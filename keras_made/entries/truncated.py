@@ -99,14 +99,18 @@ def log_cdf(z):
 
 def _log_tail(z):
     """log P(Z > z) for z >= 0: log erfcx(z / sqrt 2) - z^2 / 2 - log 2."""
+    return ops.log(_scaled_tail(z)) - 0.5 * z * z - math.log(2.0)
+
+
+def _scaled_tail(z):
+    """erfcx(z / sqrt 2) for z >= 0: the tail without what makes it small."""
     x = z * math.sqrt(0.5)
     dtype = keras.backend.standardize_dtype(z.dtype)
     end, coefficients = _weideman(32 if dtype == "float64" else 18)
     ratio, total = (end - x) / (end + x), 0.0
     for coefficient in coefficients:
         total = total * ratio + coefficient
-    scaled = (2.0 * total / (end + x) + math.sqrt(1.0 / math.pi)) / (end + x)
-    return ops.log(scaled) - x * x - math.log(2.0)
+    return (2.0 * total / (end + x) + math.sqrt(1.0 / math.pi)) / (end + x)
 
 
 @functools.cache
@@ -135,9 +139,10 @@ def _solve(log_p):
     radius = ops.sqrt(-2.0 * log_p)
     z = (ops.log(radius) + LOG_SQRT_2PI) / radius - radius
     for _ in range(STEPS):
-        log_cdf_z = _log_tail(-z)
-        slope = ops.exp(-0.5 * z * z - LOG_SQRT_2PI - log_cdf_z)
-        z = clip(z - (log_cdf_z - log_p) / slope, -2.0 * FAR, 0.0)
+        scaled = _scaled_tail(-z)
+        excess = ops.log(scaled) - 0.5 * z * z - math.log(2.0) - log_p
+        # The density over the tail: both are too small to be divided, far out.
+        z = clip(z - excess * scaled * math.sqrt(0.5 * math.pi), -2.0 * FAR, 0.0)
     return z
 
 
