@@ -172,11 +172,11 @@ class AutoregressiveStep(FlowStep):
     def _substitute(self, u, context):
         """x, entry by entry: floats of the shape of u."""
         network, size = self.network, self.network.event_size
-        order = network.orders()[0]
+        entries, places = (table[0] for table in network.steps())
         rows = ops.reshape(u, (-1, size))
         if context is not None:
             context = ops.reshape(context, (-1, network.context_size))
-        noise = ops.transpose(ops.take(rows, order, axis=1))
+        noise = ops.transpose(ops.take(rows, entries, axis=1))
         noise = ops.reshape(noise, (network.num_ranks, network.step_size, -1))
         nothing = ops.zeros_like(rows[:, 0])
 
@@ -186,8 +186,9 @@ class AutoregressiveStep(FlowStep):
 
         dtype = keras.backend.standardize_dtype(u.dtype)
         values, _ = generate(network, draw, ops.shape(rows)[0], context, dtype=dtype)
-        values = ops.reshape(ops.transpose(values, (1, 0, 2)), (-1, size))
-        return ops.reshape(ops.take(values, np.argsort(order), axis=1), ops.shape(u))
+        values = ops.transpose(values, (1, 0, 2))
+        values = ops.reshape(values, (-1, len(entries)))
+        return ops.reshape(ops.take(values, places, axis=1), ops.shape(u))
 
     def floats_per_event(self):
         return self.network.floats_per_event
