@@ -292,7 +292,7 @@ class Autoregressive(keras.layers.Layer):
         """Number of entries generated together, where they are most."""
         return max(int(np.bincount(r.ravel()).max()) for r in self.all_ranks)
 
-    def steps(self) -> Steps:
+    def step_layout(self) -> Steps:
         """Which entries are generated at which step, in every structure."""
         return make_steps(self.all_ranks.reshape(self.num_masks, -1))
 
@@ -344,7 +344,7 @@ class Autoregressive(keras.layers.Layer):
         Returns:
             `(params, state)`, params being `(batch, step_size, num_params)`.
         """
-        size, width, steps = self.event_size, self.step_size, self.steps()
+        size, width, steps = self.event_size, self.step_size, self.step_layout()
         entries = ops.take(steps.entries, state["structure"], axis=0)
         place = ops.take(steps.places, state["structure"], axis=0)
         is_last = ops.equal(place // width, t - 1)

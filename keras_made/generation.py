@@ -2,7 +2,6 @@
 
 import operator
 import random
-
 from typing import NamedTuple
 
 import keras

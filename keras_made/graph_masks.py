@@ -22,6 +22,7 @@ Reference:
 """
 
 import heapq
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -117,22 +118,27 @@ def within(sources: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def make_graph_degrees(
-    adjacency: np.ndarray, hears_context: np.ndarray | None, units, num_features: int
+    adjacency: np.ndarray,
+    units: Sequence[int],
+    context_size: int = 0,
+    context_adjacency: np.ndarray | None = None,
 ) -> Degrees:
     """The sets of every unit of a network over a graph, as places in one table.
 
     Args:
         adjacency: bools (D, D), without cycles.
-        hears_context: bools (D, C), or None without context.
         units: width of each hidden layer.
-        num_features: inputs of one variable.
+        context_size: width of the context, C.
+        context_adjacency: bools (D, C); None: every variable hears all of the context,
+            which is then one element.
     """
-    size, ranks = len(adjacency), depths(adjacency)
-    parents, last = adjacency, ranks
-    if hears_context is not None:
-        parents = np.concatenate([adjacency, hears_context], axis=1)
-        last = np.append(ranks, np.full(hears_context.shape[1], CONTEXT_DEGREE))
+    size, columns = len(adjacency), np.arange(context_size)
+    if context_adjacency is None:
+        context_adjacency = np.ones((size, min(context_size, 1)), bool)
+        columns = np.zeros(context_size, int)
+    parents = np.concatenate([adjacency, context_adjacency], axis=1)
     elements = parents.shape[1]
+    last = np.append(depths(adjacency), np.full(elements - size, CONTEXT_DEGREE))
     hidden = choose_sets(parents, min(units, default=elements))
     # The rank of the last variable that is in a set: when a unit of that set is final.
     finals = np.where(hidden, last, CONTEXT_DEGREE).max(axis=1)
@@ -140,9 +146,8 @@ def make_graph_degrees(
     hidden, finals = hidden[order], finals[order]
     sets = np.concatenate([np.eye(elements, dtype=bool), parents, hidden])
     spread = [np.arange(width) * len(hidden) // width for width in units]
-    inputs = np.repeat(np.arange(size), num_features)
     return Degrees(
-        inputs=np.append(inputs, np.arange(size, elements))[None].astype("int32"),
+        inputs=np.append(np.arange(size), size + columns)[None].astype("int32"),
         hidden=[(elements + size + s)[None].astype("int32") for s in spread],
         outputs=np.arange(elements, elements + size, dtype="int32")[None],
         ranks=[finals[s][None].astype("int32") for s in spread],

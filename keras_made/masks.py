@@ -64,13 +64,21 @@ def connect(
     return compare(targets[None, :], sources[:, None])
 
 
-def count_connections(sources: np.ndarray, targets: np.ndarray, strict: bool = False):
-    """How many connections `connect` leaves, without making the mask.
+def count_connections(
+    sources: np.ndarray,
+    targets: np.ndarray,
+    strict: bool = False,
+    hears: np.ndarray | None = None,
+):
+    """How many connections `connect` leaves; no mask is made where degrees compare.
 
     Returns:
         Two arrays of ints: for each input how many units hear it, `(inputs,)`, and for
         each unit how many inputs it hears, `(units,)`.
     """
+    if hears is not None:
+        mask = connect(sources, targets, hears=hears)
+        return mask.sum(axis=1), mask.sum(axis=0)
     left, right = ("right", "left") if strict else ("left", "right")
     heard_by = len(targets) - np.searchsorted(np.sort(targets), sources, left)
     return heard_by, np.searchsorted(np.sort(sources), targets, right)

@@ -178,10 +178,11 @@ def generate_rows(
     noise = ops.transpose(ops.cast(noise, dtype), (1, 0, 2, 3))
     orders, places, counts = order, None, None
     if order is None:
-        steps = network.steps()
+        steps = network.step_layout()
         orders = ops.take(steps.entries, structure, axis=0)[None]
         places = ops.take(steps.places, structure, axis=0)[None]
-        counts = ops.take(steps.counts(), structure, axis=0)
+        if not steps.counts().all():
+            counts = ops.take(steps.counts(), structure, axis=0)
     if known is not None:
         raw = ops.cast(known, dtype)
         known, _ = model.units.standardize(ops.reshape(raw, (-1, *model.event_shape)))

@@ -17,7 +17,8 @@ from keras_made.flows.dense_network import DenseNetwork
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
 from keras_made.generation import generate
-from keras_made.networks.made import MADE, moved_weights
+from keras_made.networks.made import MADE
+from keras_made.networks.slicing import moved_weights
 
 # What decides what a `MADE` computes, but for its weights, degrees and ordering.
 SHARED_BY_NETWORKS = (
@@ -172,7 +173,7 @@ class AutoregressiveStep(FlowStep):
     def _substitute(self, u, context):
         """x, entry by entry: floats of the shape of u."""
         network, size = self.network, self.network.event_size
-        entries, places = (table[0] for table in network.steps())
+        entries, places = (table[0] for table in network.step_layout())
         rows = ops.reshape(u, (-1, size))
         if context is not None:
             context = ops.reshape(context, (-1, network.context_size))
