@@ -64,6 +64,11 @@ def check_relation(name, relation, shape) -> np.ndarray:
     return matrix.astype(bool)
 
 
+def as_list(relation):
+    """A matrix as lists for a config; None stays None."""
+    return None if relation is None else np.asarray(relation).tolist()
+
+
 def depths(adjacency: np.ndarray) -> np.ndarray:
     """The rank of each variable, which is its depth in the graph: ints (D,).
 

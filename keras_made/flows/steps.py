@@ -200,6 +200,10 @@ class AutoregressiveStep(FlowStep):
             return None
         degrees = [degrees.tolist() for degrees in network.unit_degrees]
         shared = [getattr(network, name) for name in SHARED_BY_NETWORKS]
+        # Sets are compared for entries as they stand: no other order will do.
+        order = network.has_graph and self.entry_order().tolist()
+        sets = network.has_graph and network.degrees.hears.tolist()
+        shared += [order, sets, np.sort(network.ranks()).tolist()]
         return self._form_of(self.transform, shared, degrees)
 
     def entry_order(self):

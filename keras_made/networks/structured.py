@@ -8,6 +8,7 @@ import numpy as np
 from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_positive, warn
 from keras_made.graph_masks import (
+    as_list,
     check_adjacency,
     check_relation,
     depths,
@@ -232,13 +233,8 @@ class Structured(Autoregressive):
             "hidden_units": list(self.hidden_units),
             "ordering": self.ordering,
             "hidden_degrees": self.hidden_degrees,
-            "adjacency": _as_list(self.adjacency),
-            "context_adjacency": _as_list(self.context_adjacency),
+            "adjacency": as_list(self.adjacency),
+            "context_adjacency": as_list(self.context_adjacency),
             "residual": self.residual,
             "seed": self.seed,
         }
-
-
-
-def _as_list(relation):
-    return None if relation is None else relation.tolist()
