@@ -55,11 +55,11 @@ def check_adjacency(adjacency) -> np.ndarray:
 def check_relation(name, relation, shape) -> np.ndarray:
     """A matrix of booleans, or of zeros and ones, as booleans; or a ValueError."""
     matrix = np.asarray(relation)
-    known = matrix.ndim == 2 and matrix.dtype.kind in "biu" and matrix.shape[0] > 0
-    if not known or (matrix.dtype != bool and not np.isin(matrix, (0, 1)).all()):
+    known = matrix.ndim == 2 and matrix.dtype.kind in "biuf" and matrix.shape[0] > 0
+    if not known or not np.isin(matrix, (0, 1)).all():
         raise ValueError(
-            f"`{name}` must be a matrix of booleans of shape {shape}. Received: shape "
-            f"{matrix.shape}, dtype {matrix.dtype}."
+            f"`{name}` must be a matrix of booleans, or of zeros and ones, of shape "
+            f"{shape}. Received: shape {matrix.shape}, dtype {matrix.dtype}."
         )
     return matrix.astype(bool)
 
@@ -185,7 +185,7 @@ def choose_sets(parents: np.ndarray, width: int) -> np.ndarray:
 def least_width(parents: np.ndarray) -> int:
     """From this width on, hidden layers keep every connection."""
     different = _different(parents)
-    return min(len(_irreducible(different)), len(_singles(different)))
+    return max(1, min(len(_irreducible(different)), len(_singles(different))))
 
 
 def describe_lost(adjacency: np.ndarray, connectivity: np.ndarray) -> str:

@@ -142,9 +142,9 @@ def make_orderings(
         integers = ranks.shape == (size,) and ranks.dtype.kind in "iu"
         known = np.unique(ranks) if ties else np.sort(ranks, axis=None)
         if not integers or not np.array_equal(known, np.arange(len(known))):
-            expected = f"{size} ranks, each of 0..R-1 at least once"
-            if not ties:
-                expected = f"each of 0..{size - 1} once"
+            expected = f"each of 0..{size - 1} once"
+            if ties:
+                expected += f", or {size} ranks with each of 0..R-1 at least once"
             raise ValueError(
                 f"`ordering` must hold {expected}. Received: ordering={ordering}. "
                 "Pass 'natural' or 'random' to have one made."
