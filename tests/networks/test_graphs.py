@@ -187,7 +187,7 @@ def test_what_shares_no_ancestor_is_independent():
     graph[[0, 0, 3, 4], [1, 2, 0, 0]] = True
     model, x = AutoregressiveDensity(MADE([8], adjacency=graph)), all_states(5)
     model.build((None, 5))
-    set_random_weights(model.network)
+    set_random_weights(model.network, scale=0.6)
     p = np.exp(to_numpy(model.log_prob(x)))
     above = ancestors(graph) | np.eye(5, dtype=bool)
     kinds = set()
@@ -196,7 +196,7 @@ def test_what_shares_no_ancestor_is_independent():
         apart = (p * x[:, i]).sum() * (p * x[:, j]).sum()
         related = np.any(above[i] & above[j])
         kinds.add(bool(related))
-        assert (abs(both - apart) > 1e-4) == related, (i, j)
+        assert (abs(both - apart) > 1e-5) == related, (i, j)
     assert kinds == {False, True}
 
 
@@ -207,12 +207,12 @@ def test_rows_are_completed_given_the_graph(kind):
     p = np.exp(to_numpy(model.log_prob(x)))
     observed = np.array([False, True, False, True, False])
     row = np.array([0.0, 1.0, 0.0, 1.0, 0.0])
-    rows = np.tile(np.where(observed, row, np.nan), (800, 1)).astype("float32")
+    rows = np.tile(np.where(observed, row, np.nan), (400, 1)).astype("float32")
     draws = to_numpy(model.impute(rows, num_particles=32, seed=1, verbose=0))
     fits = np.all(x[:, observed] == row[observed], axis=1)
     expected = np.where(fits, p, 0) / p[fits].sum()
     counts = np.bincount(state_index(draws), minlength=len(x))
-    assert abs(counts / 800 - expected).sum() / 2 < 0.08
+    assert abs(counts / 400 - expected).sum() / 2 < 0.1
     # An estimate of log p(missing | observed), where padded steps would count twice.
     found = model.conditional_log_prob(x[fits], observed, num_particles=200, seed=0)
     np.testing.assert_allclose(np.exp(to_numpy(found)), expected[fits], atol=0.05)
