@@ -103,7 +103,7 @@ def plot_graph(adjacency, names=None):
     for rank in range(ranks.max() + 1):
         layer = np.flatnonzero(ranks == rank)
         # Every other layer is moved, so that arrows past it do not run through it.
-        places[layer, 0] = _places(len(layer)) + 0.06 * (rank % 2)
+        places[layer, 0] = _places(len(layer)) - 0.12 * (rank % 2)
         places[layer, 1] = -rank
     figure = _figure((7, 1 + 1.2 * (ranks.max() + 1)))
     axes = figure.add_subplot()
@@ -113,7 +113,7 @@ def plot_graph(adjacency, names=None):
     for (x, y), name in zip(places, names, strict=True):
         box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}
         axes.text(x, y, name, bbox=box, ha="center", va="center")
-    axes.set(xlim=(-0.05, 1.1), ylim=(-ranks.max() - 0.6, 0.6))
+    axes.set(xlim=(-0.17, 1.05), ylim=(-ranks.max() - 0.6, 0.6))
     axes.set_axis_off()
     return figure
 
