@@ -105,10 +105,11 @@ def find_cycle(adjacency: np.ndarray) -> list[int]:
 
 def ancestors(adjacency: np.ndarray) -> np.ndarray:
     """Bools (D, D), `[i, j]`: a path of the graph leads from variable j to i."""
-    reach = adjacency.astype(bool)
-    for _ in range(max(1, int(np.ceil(np.log2(max(2, len(reach))))))):
-        heard = reach.astype("float32")
-        reach = reach | (heard @ heard > 0)
+    reach, before = adjacency.astype(bool), None
+    # Paths of twice the length in every round, until there are none that are new.
+    while before is None or not np.array_equal(reach, before):
+        before, heard = reach, reach.astype("float32")
+        reach = before | (heard @ heard > 0)
     return reach
 
 
