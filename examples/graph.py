@@ -68,12 +68,12 @@ def log_prob(x):
 
 
 def fit(network, x, epochs):
-    """Train until a fifth of the rows, held out, is no better for twenty epochs."""
+    """Train until a fifth of the rows, held out, is no better for ten epochs."""
     keras.utils.set_random_seed(0)
     model = km.AutoregressiveDensity(network, "bernoulli")
     model.compile(keras.optimizers.Adam(3e-3))
     stop = keras.callbacks.EarlyStopping(
-        "val_loss", patience=20, restore_best_weights=True
+        "val_loss", patience=10, restore_best_weights=True
     )
     held_out = len(x) // 5
     model.fit(
@@ -118,7 +118,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few rows and epochs only")
     parser.add_argument("--out", type=Path, default=Path("out/graph.png"))
     options = parser.parse_args()
-    sizes, epochs = [100, 1000, 10_000], 300
+    sizes, epochs = [100, 1000, 10_000], 150
     if options.quick:
         sizes, epochs = [100, 1000], 5
     report(sizes, epochs)
