@@ -14,6 +14,7 @@ from keras_made import quantized
 from keras_made.broadcasting import broadcast_axes, broadcast_batches
 from keras_made.checks import check_positive, warn
 from keras_made.entries.encoder import describe_form, is_same_form
+from keras_made.generation import Steps, make_steps
 
 
 class Autoregressive(keras.layers.Layer):
@@ -267,6 +268,11 @@ class Autoregressive(keras.layers.Layer):
         """About how many floats more it takes when it is drawn in its own `order`."""
         return 0
 
+    def connectivity(self, structure: int = 0) -> np.ndarray:
+        """Which entries may hear which: bools (D, D), `[i, j]` = entry i hears j."""
+        ranks = self.ranks(structure).ravel()
+        return ranks[:, None] > ranks[None, :]
+
     # One rank at a time: `start` once, `open` at the first step of every block, and
     # `step` for every rank inside an open block. A network whose steps share work does
     # it when a block is opened; for others there is one block.
@@ -283,15 +289,12 @@ class Autoregressive(keras.layers.Layer):
 
     @property
     def step_size(self) -> int:
-        """Number of entries generated together: the same at every step."""
-        counts = np.bincount(self.ranks().ravel())
-        if len(set(counts.tolist())) != 1:
-            raise ValueError(
-                "Every rank must hold the same number of entries to be generated step "
-                f"by step. Received: counts={counts.tolist()}. Give entries of their "
-                "own rank, or as many to each."
-            )
-        return int(counts[0])
+        """Number of entries generated together, where they are most."""
+        return max(int(np.bincount(r.ravel()).max()) for r in self.all_ranks)
+
+    def step_layout(self) -> Steps:
+        """Which entries are generated at which step, in every structure."""
+        return make_steps(self.all_ranks.reshape(self.num_masks, -1))
 
     def start(self, batch, context=None, structure=0, order=None):
         """The state before the first step.
@@ -341,9 +344,9 @@ class Autoregressive(keras.layers.Layer):
         Returns:
             `(params, state)`, params being `(batch, step_size, num_params)`.
         """
-        size, width = self.event_size, self.step_size
-        order = ops.take(self.orders(), state["structure"], axis=0)
-        place = ops.argsort(order)
+        size, width, steps = self.event_size, self.step_size, self.step_layout()
+        entries = ops.take(steps.entries, state["structure"], axis=0)
+        place = ops.take(steps.places, state["structure"], axis=0)
         is_last = ops.equal(place // width, t - 1)
         x = ops.where(is_last, ops.take(x_last, place % width, axis=1), state["x"])
         params = self(
@@ -352,7 +355,7 @@ class Autoregressive(keras.layers.Layer):
             structure=state["structure"],
         )
         params = ops.reshape(params, (-1, size, self.params_per_entry))
-        now = ops.slice(order, (t * width,), (width,))
+        now = ops.slice(entries, (t * width,), (width,))
         return ops.take(params, now, axis=1), {**state, "x": x}
 
     # Checks ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import operator
 import random
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -13,6 +14,40 @@ UNIFORM_MARGIN_FLOAT64 = 2.0**-53
 # Where a slice starts along a whole axis: JAX wants all starts of one type, and under
 # JAX_ENABLE_X64 a plain 0 is not of that of a tensor of ranks.
 FIRST = np.int32(0)
+
+
+class Steps(NamedTuple):
+    """Where entries stand in a row of steps, all of them as long as the longest.
+
+    `entries` `(K, num_ranks * step_size)` tells which entry a place is for: a step that
+    has fewer repeats one of its own, and what is drawn there is dropped. `places`
+    `(K, event_size)` tells at which place an entry is drawn that counts.
+    """
+
+    entries: np.ndarray
+    places: np.ndarray
+
+    def counts(self) -> np.ndarray:
+        """Bools of the shape of `entries`: where it is no repetition."""
+        own = np.take_along_axis(self.places, self.entries, axis=1)
+        return own == np.arange(self.entries.shape[1])
+
+
+def make_steps(ranks: np.ndarray) -> Steps:
+    """The steps in which entries are generated.
+
+    Args:
+        ranks: when each is, ints `(K, event_size)`.
+    """
+    order = np.argsort(ranks, axis=1, kind="stable")
+    counts = np.stack([np.bincount(row, minlength=ranks.max() + 1) for row in ranks])
+    width, firsts = counts.max(), np.cumsum(counts, axis=1) - counts
+    places = np.argsort(order, axis=1) - np.take_along_axis(firsts, ranks, axis=1)
+    places = places + ranks * width
+    inside = np.minimum(np.arange(width), counts[..., None] - 1)
+    turns = np.reshape(firsts[..., None] + inside, (len(ranks), -1))
+    entries = np.take_along_axis(order, np.maximum(turns, 0), axis=1)
+    return Steps(entries.astype("int32"), places.astype("int32"))
 
 
 def generate(
@@ -33,7 +68,7 @@ def generate(
 
     Returns:
         `(values, total)`: floats `(num_ranks, batch, step_size)` in order of
-        generation, and floats `(batch,)`.
+        generation, as `make_steps` lays them out, and floats `(batch,)`.
     """
     num_ranks, width = network.num_ranks, network.step_size
 

@@ -11,6 +11,10 @@ Every path from an input to an output crosses exactly one such strict comparison
 degrees never fall along a path: so output i depends on input j only when variable j
 is generated before variable i. That is the whole proof of the autoregressive property.
 
+Variables may share a rank: they do not hear each other, and are generated together. A
+graph of variables, of which an ordering is a special case, replaces the comparison of
+degrees by one of sets (see `keras_made.graph_masks`).
+
 Everything here is NumPy and runs before any tensor exists. Random structure comes from
 `numpy.random.RandomState`, whose stream is frozen: a saved seed keeps its meaning.
 
@@ -20,6 +24,7 @@ Reference:
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,13 +32,21 @@ CONTEXT_DEGREE = -1
 ORDERING_STREAM, DEGREES_STREAM = 0, 1
 
 
-def connect(sources: np.ndarray, targets: np.ndarray, strict: bool = False):
+def connect(
+    sources: np.ndarray,
+    targets: np.ndarray,
+    strict: bool = False,
+    hears: np.ndarray | None = None,
+):
     """May a unit of degree `targets[j]` hear one of degree `sources[i]`?
 
     Args:
         sources: degrees of the layer that speaks, shape `(inputs,)`.
         targets: degrees of the layer that hears, shape `(units,)`.
         strict: equal degrees are kept apart (the output layer, direct connections).
+        hears: bools `[s, t]`: a unit of degree t hears one of degree s. Degrees are
+            then places in this table, and `strict` says nothing. None: they are
+            compared.
 
     Returns:
         Booleans of shape `(inputs, units)`, laid out like a Keras kernel.
@@ -45,33 +58,64 @@ def connect(sources: np.ndarray, targets: np.ndarray, strict: bool = False):
                [0, 1],
                [0, 0]])
     """
+    if hears is not None:
+        return hears[sources[:, None], targets[None, :]]
     compare = np.greater if strict else np.greater_equal
     return compare(targets[None, :], sources[:, None])
 
 
-def count_connections(sources: np.ndarray, targets: np.ndarray, strict: bool = False):
-    """How many connections `connect` leaves, without making the mask.
+def count_connections(
+    sources: np.ndarray,
+    targets: np.ndarray,
+    strict: bool = False,
+    hears: np.ndarray | None = None,
+):
+    """How many connections `connect` leaves; no mask is made where degrees compare.
 
     Returns:
         Two arrays of ints: for each input how many units hear it, `(inputs,)`, and for
         each unit how many inputs it hears, `(units,)`.
     """
+    if hears is not None:
+        mask = connect(sources, targets, hears=hears)
+        return mask.sum(axis=1), mask.sum(axis=0)
     left, right = ("right", "left") if strict else ("left", "right")
     heard_by = len(targets) - np.searchsorted(np.sort(targets), sources, left)
     return heard_by, np.searchsorted(np.sort(sources), targets, right)
 
 
+class Degrees(NamedTuple):
+    """The degrees of all units of a MADE, in each of K structures.
+
+    `inputs` `(K, inputs)` and `outputs` `(K, D)` are those of the features and of the
+    variables, `hidden` and `ranks` hold an array `(K, units)` for each hidden layer.
+    `hears` is as in `connect`; `ranks` are those of the last variable that a unit has
+    heard of, and so are `hidden` where `hears` is None.
+    """
+
+    inputs: np.ndarray
+    hidden: list[np.ndarray]
+    outputs: np.ndarray
+    ranks: list[np.ndarray]
+    hears: np.ndarray | None = None
+
+
 def make_orderings(
-    ordering: str | Sequence[int], size: int, num_masks: int = 1, seed: int = 0
+    ordering: str | Sequence[int],
+    size: int,
+    num_masks: int = 1,
+    seed: int = 0,
+    ties: bool = False,
 ) -> np.ndarray:
     """The position at which each variable is generated, in each of K structures.
 
     Args:
         ordering: `"natural"`, `"reversed"`, `"random"`, or `size` ints that hold each
-            of 0..size-1 once.
+            of 0..size-1 once, or with `ties` each of 0..R-1.
         size: number of variables D.
         num_masks: number of structures K.
         seed: seed of `"random"`.
+        ties: whether several variables may have one rank.
 
     Returns:
         Ranks, an int32 array of shape `(num_masks, size)`.
@@ -95,20 +139,25 @@ def make_orderings(
             )
     else:
         ranks = np.asarray(ordering)
-        integers = ranks.ndim == 1 and ranks.dtype.kind in "iu"
-        if not integers or not np.array_equal(np.sort(ranks), np.arange(size)):
+        integers = ranks.shape == (size,) and ranks.dtype.kind in "iu"
+        known = np.unique(ranks) if ties else np.sort(ranks, axis=None)
+        if not integers or not np.array_equal(known, np.arange(len(known))):
+            expected = f"each of 0..{size - 1} once"
+            if ties:
+                expected += f", or {size} ranks with each of 0..R-1 at least once"
             raise ValueError(
-                f"`ordering` must hold each of 0..{size - 1} once. Received: "
-                f"ordering={ordering}. Pass 'natural' or 'random' to have one made."
+                f"`ordering` must hold {expected}. Received: ordering={ordering}. "
+                "Pass 'natural' or 'random' to have one made."
             )
     return np.tile(ranks.astype("int32"), (num_masks, 1))
 
 
-def check_ordering(ordering):
+def check_ordering(ordering, ties: bool = False):
     """The name or the positions as plain ints, checked before D is known."""
     if not isinstance(ordering, str):
         ordering = np.asarray(ordering).tolist()
-    make_orderings(ordering, len(ordering) if isinstance(ordering, list) else 1)
+    size = len(ordering) if isinstance(ordering, list) else 1
+    make_orderings(ordering, size, ties=ties)
     return ordering
 
 

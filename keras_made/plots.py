@@ -1,11 +1,9 @@
 """Pictures: who hears whom in a network, samples, densities in the plane, tables."""
 
-import itertools
-
 import numpy as np
 
 from keras_made.checks import require
-from keras_made.masks import connect
+from keras_made.graph_masks import check_adjacency, depths
 from keras_made.networks.made import MADE
 from keras_made.tables.pictures import plot_marginals, plot_missing, plot_pairs
 
@@ -23,8 +21,9 @@ __all__ = [
 def plot_connectivity(network, structure: int = 0):
     """The figure of the paper: layers, degrees, live weights, and who hears whom.
 
-    Every unit shows its degree, inputs below and outputs above; a line is a weight
-    that the masks keep. Beside it is the matrix of `network.connectivity(structure)`.
+    Every unit shows its degree, the rank of the last variable that it has heard of,
+    inputs below and outputs above; a line is a weight that the masks keep. Beside it is
+    the matrix of `network.connectivity(structure)`.
 
     Args:
         network: a `MADE` that is built; small ones, of up to about 12 variables, are
@@ -47,20 +46,24 @@ def plot_connectivity(network, structure: int = 0):
         )
     ranks = network.ranks(structure)
     layers = [ranks, *(d[structure] for d in network.unit_degrees), ranks]
+    *masks, direct = network.masks(structure)
+    # The context has no place in the picture.
+    masks = [mask[: len(below)] for mask, below in zip(masks, layers, strict=False)]
+    direct = direct[: len(ranks)]
     figure = _figure((10, 5))
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    _draw_layers(left, layers)
+    _draw_layers(left, layers, masks or [direct])
     if network.direct and network.hidden_layers:
-        _draw_direct(left, ranks, len(layers) - 1)
+        _draw_direct(left, direct, len(layers) - 1)
     _draw_matrix(right, network.connectivity(structure))
     return figure
 
 
-def _draw_layers(axes, layers):
-    for height, (below, above) in enumerate(itertools.pairwise(layers)):
-        mask = connect(below, above, strict=height == len(layers) - 2)
+def _draw_layers(axes, layers, masks):
+    for height, mask in enumerate(masks):
+        below, above = (_places(count) for count in mask.shape)
         for i, j in np.argwhere(mask):
-            ends = _places(len(below))[i], _places(len(above))[j]
+            ends = below[i], above[j]
             axes.plot(ends, (height, height + 1), color="tab:blue", lw=0.8, alpha=0.6)
     for height, degrees in enumerate(layers):
         for place, degree in zip(_places(len(degrees)), degrees, strict=True):
@@ -74,9 +77,9 @@ def _draw_layers(axes, layers):
     axes.set_title("degree of every unit")
 
 
-def _draw_direct(axes, ranks, height):
-    places = _places(len(ranks))
-    for i, j in np.argwhere(connect(ranks, ranks, strict=True)):
+def _draw_direct(axes, mask, height):
+    places = _places(len(mask))
+    for i, j in np.argwhere(mask):
         ends = places[i], places[j]
         axes.plot(ends, (0, height), color="tab:orange", lw=0.6, alpha=0.4, zorder=0)
     axes.plot([], [], color="tab:orange", lw=1, label="direct")
@@ -92,6 +95,38 @@ def _draw_matrix(axes, heard):
     axes.set(xlabel="input j", ylabel="output i", title="output i hears input j")
     axes.set_xticks(range(len(heard)) if len(heard) <= 12 else [])
     axes.set_yticks(range(len(heard)) if len(heard) <= 12 else [])
+
+
+def plot_graph(adjacency, names=None):
+    """A directed acyclic graph, its variables in layers of equal depth.
+
+    Args:
+        adjacency: bools (D, D), `[i, j]`: variable i hears variable j, an arrow from
+            j to i.
+        names: of the variables. None: their numbers.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    graph = check_adjacency(adjacency)
+    ranks, names = depths(graph), names or [str(i) for i in range(len(graph))]
+    places = np.zeros((len(graph), 2))
+    for rank in range(ranks.max() + 1):
+        layer = np.flatnonzero(ranks == rank)
+        # Every other layer is moved, so that arrows past it do not run through it.
+        places[layer, 0] = _places(len(layer)) - 0.12 * (rank % 2)
+        places[layer, 1] = -rank
+    figure = _figure((7, 1 + 1.2 * (ranks.max() + 1)))
+    axes = figure.add_subplot()
+    for i, j in np.argwhere(graph):
+        arrow = {"arrowstyle": "->", "color": "tab:blue", "shrinkA": 16, "shrinkB": 16}
+        axes.annotate("", places[i], places[j], arrowprops=arrow)
+    for (x, y), name in zip(places, names, strict=True):
+        box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}
+        axes.text(x, y, name, bbox=box, ha="center", va="center")
+    axes.set(xlim=(-0.17, 1.05), ylim=(-ranks.max() - 0.6, 0.6))
+    axes.set_axis_off()
+    return figure
 
 
 def plot_samples(samples, image_shape=None, columns: int | None = None):

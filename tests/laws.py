@@ -60,7 +60,8 @@ def run_steps(network, x, context=None, structure=0, order=None, slow=False):
     """Parameters of every entry, computed one step at a time: (n, size, params)."""
     kind = Autoregressive if slow else type(network)
     length = network.num_ranks if slow else network.block_length
-    orders = network.orders()[structure][None] if order is None else order
+    layout = network.step_layout()
+    orders = layout.entries[structure][None] if order is None else order
     x, width = x.reshape(len(x), -1), network.step_size
     state = kind.start(network, len(x), context, structure, None if slow else order)
     last = np.zeros((len(x), width), "float32")
@@ -72,6 +73,7 @@ def run_steps(network, x, context=None, structure=0, order=None, slow=False):
         params, state = kind.step(network, state, known, step)
         now = orders[:, t * width : (t + 1) * width]
         now = np.broadcast_to(now, (len(x), width))
+        # A step that is short repeats an entry, whose parameters are the same.
         np.put_along_axis(out, now[..., None], to_numpy(params), axis=1)
         last = np.take_along_axis(x, now, axis=1)
     return out

@@ -23,6 +23,24 @@ def test_the_figure_has_a_line_for_every_live_weight():
     assert numbers[:3] == numbers[-3:] == ["2", "0", "1"]
 
 
+@pytest.mark.parametrize("hidden", [(), (5, 4)])
+def test_the_figure_of_a_graph_has_them_too(hidden):
+    graph = np.zeros((4, 4), bool)
+    graph[[2, 2, 3], [0, 1, 2]] = True
+    network = MADE(hidden, adjacency=graph)
+    network.build((None, 4), (None, 2))
+    lines = plots.plot_connectivity(network).axes[0].lines
+    layers = [*network.hidden_layers[:1], network.direct_layer]
+    live = sum(to_numpy(layer.mask()).sum() for layer in network.masked_layers)
+    live -= sum(to_numpy(layer.mask())[4:].sum() for layer in layers)
+    assert len(lines) == live + bool(hidden)  # One more for the legend.
+    axes = plots.plot_graph(graph, "abcd").axes[0]
+    names = {text.get_text(): text for text in axes.texts if text.get_text()}
+    assert sorted(names) == list("abcd")
+    assert [names[n].get_position()[1] for n in "abcd"] == [0, 0, -1, -2]
+    assert sum(text.get_text() == "" for text in axes.texts) == graph.sum()
+
+
 def test_networks_without_degrees_are_refused():
     with pytest.raises(ValueError, match="must be a MADE"):
         plots.plot_connectivity(NADE(4))

@@ -23,7 +23,7 @@ FLOORS = [
         "broadcasting",
         "quantized",
     ),
-    ("compiling", "image_masks"),
+    ("compiling", "image_masks", "graph_masks"),
     ("entries",),
     ("autoregressive",),
     ("layers",),

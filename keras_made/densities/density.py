@@ -7,7 +7,14 @@ from keras_made import entries
 from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_positive
 from keras_made.compiling import is_traced, to_tensor
-from keras_made.densities import drawing, graphs, imputation, inputs, queries
+from keras_made.densities import (
+    drawing,
+    graphs,
+    imputation,
+    inputs,
+    intervention,
+    queries,
+)
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.densities.support import Units
 from keras_made.entries.arithmetic import log_mean_exp
@@ -299,6 +306,51 @@ class AutoregressiveDensity(queries.Queried, LikelihoodModel):
             verbose,
         )
         return to_tensor(result[0] if num_copies is None else result)
+
+    def intervene(self, x, values, context=None, seed=None, verbose="auto"):
+        """Draws under do(x_j = v): some entries are set, and their effects follow.
+
+        Entries that are set are cut off from their own causes: they count nothing, and
+        nothing before them is drawn anew or weighed for them, as it would be by
+        `impute`. Their descendants, which hear them along a path of the network's
+        connections, are drawn from their conditionals. What is no descendant of a set
+        entry is not changed by it, and keeps its value in `x`; so draws are those of a
+        population, given what is known of each row that the intervention leaves alone.
+
+        NaN in `x` is drawn too, given what it hears: from do(x_j = v) itself for rows
+        of NaN. Where an observed entry that keeps its value hears a missing one, that
+        is not weighed either: `impute` such rows first.
+
+        The network's connections are taken for causes. An ordering makes them so for
+        any distribution, and only a graph that is that of the causes (`adjacency` of
+        `MADE`) makes the answer true.
+
+        Args:
+            x: rows `(n, *event_shape)`, NaN where to be drawn; or a number of rows, of
+                which nothing is known.
+            values: what is set: a dict of the place of an entry, among the
+                `event_size`, to a number or to one for each row; or an array that fits
+                `(n, *event_shape)`, NaN where nothing is set.
+            context: `(n, C)` or `(C,)`.
+            seed: int, `keras.random.SeedGenerator` or None.
+            verbose: as in `impute`.
+
+        Returns:
+            A float tensor `(n, *event_shape)`.
+
+        Raises:
+            ValueError: for a network of several structures, which differ in what is
+                before what; for values that are none of the entries.
+
+        Reference:
+            Pearl 2009, "Causality", chapter 3 (the truncated factorization); Chen et
+            al. 2023, https://arxiv.org/abs/2311.02221
+        """
+        self._require_values("intervene")
+        result = intervention.intervene(
+            self, x, values, context, noise_generator(seed), verbose
+        )
+        return to_tensor(result)
 
     def conditional_log_prob(
         self, x, observed, context=None, num_particles=100, seed=None, verbose="auto"

@@ -227,9 +227,13 @@ def generate_rows(
     network, dtype = model.network, model.density_dtype
     batch, width = ops.shape(noise)[0], network.step_size
     noise = ops.transpose(ops.cast(noise, dtype), (1, 0, 2, 3))
-    orders = order
+    orders, places, counts = order, None, None
     if order is None:
-        orders = ops.take(network.orders(), structure, axis=0)[None]
+        steps = network.step_layout()
+        orders = ops.take(steps.entries, structure, axis=0)[None]
+        places = ops.take(steps.places, structure, axis=0)[None]
+        if not steps.counts().all():
+            counts = ops.take(steps.counts(), structure, axis=0)
     if known is not None:
         raw = ops.cast(known, dtype)
         known, _ = model.units.standardize(ops.reshape(raw, (-1, *model.event_shape)))
@@ -257,13 +261,18 @@ def generate_rows(
             x = ops.where(_pick(observed, entries), _pick(known, entries), x)
         if counted is not None:
             log_prob = conditional.log_prob(params, x)
-            log_prob = ops.where(_pick(counted, entries), log_prob, 0.0)
+            is_counted = _pick(counted, entries)
+            if counts is not None:
+                is_counted = is_counted & ops.slice(counts, (t * width,), (width,))
+            log_prob = ops.where(is_counted, log_prob, 0.0)
             total = ops.sum(log_prob, axis=-1)
         return x, total
 
     values, total = generate(network, draw, batch, context, structure, order, dtype)
     values = ops.reshape(ops.transpose(values, (1, 0, 2)), (batch, -1))
-    x = _pick(values, ops.argsort(orders, axis=-1))
+    if places is None:
+        places = ops.argsort(orders, axis=-1)
+    x = _pick(values, places)
     x, _ = model.units.restore(ops.reshape(x, (-1, *model.event_shape)))
     x = ops.reshape(x, (batch, -1))
     if known is not None:

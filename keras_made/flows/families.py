@@ -14,6 +14,7 @@ from keras_made.flows.steps import (
     Inverse,
 )
 from keras_made.flows.transforms import Affine, Scale, Shift, Spline, Transform
+from keras_made.graph_masks import as_list
 from keras_made.networks.made import MADE
 
 # The spread of output kernels at the start, as a part of what Glorot's rule gives.
@@ -32,6 +33,13 @@ class MAF(Flow):
         *args: `num_steps`, `hidden_units`.
         direct: masked linear connections from the inputs of a step's network to its
             outputs, zero at the start.
+        adjacency: as in `MADE`: the graph of every step, in place of an ordering and
+            its permutations. A flow of one step is a density over that graph exactly;
+            in n steps a variable hears its ancestors of up to n generations, which are
+            its parents where the graph holds an edge for every path. Drawing takes n
+            times as many steps as the graph is deep.
+        context_adjacency: as in `MADE`, in every step: through its parents a variable
+            then hears their columns of the context too.
         **kwargs: as in `Flow`.
 
     Example:
@@ -42,13 +50,41 @@ class MAF(Flow):
         (3, 2)
 
     Reference:
-        Papamakarios, Pavlakou, Murray 2017, https://arxiv.org/abs/1705.07057
+        Papamakarios, Pavlakou, Murray 2017, https://arxiv.org/abs/1705.07057;
+        Wehenkel, Louppe 2021, "Graphical Normalizing Flows",
+        https://arxiv.org/abs/2006.02548
     """
 
-    def __init__(self, event_size: int, *args, direct: bool = True, **kwargs):
-        # The base makes the steps, which need to know this.
+    def __init__(
+        self,
+        event_size: int,
+        *args,
+        direct: bool = True,
+        adjacency=None,
+        context_adjacency=None,
+        **kwargs,
+    ):
+        # The base makes the steps, which need to know these.
         self.direct = direct
+        # Arrays, for Keras would wrap lists of lists row by row.
+        self.adjacency, self.context_adjacency = (
+            None if relation is None else np.asarray(relation)
+            for relation in (adjacency, context_adjacency)
+        )
+        self._check_permutation(kwargs.get("permutation", "reverse"))
         super().__init__(event_size, *args, **kwargs)
+
+    def _check_permutation(self, permutation):
+        if self.adjacency is not None and permutation != "reverse":
+            raise ValueError(
+                "With `adjacency` all steps take the variables in the order of the "
+                f"graph. Received: permutation={permutation!r}. Leave it out."
+            )
+        if self.context_adjacency is not None and permutation == "lu":
+            raise ValueError(
+                "permutation='lu' mixes the variables, and each would hear all of the "
+                "context: `context_adjacency` would say nothing. Leave one of them out."
+            )
 
     def make_transform(self) -> Transform:
         """What the parameters of an entry do to it."""
@@ -59,7 +95,9 @@ class MAF(Flow):
         network = MADE(
             self.hidden_units,
             transform.num_params,
-            ordering=self.ordering(index),
+            ordering="natural" if self.adjacency is not None else self.ordering(index),
+            adjacency=self.adjacency,
+            context_adjacency=self.context_adjacency,
             activation=self.activation,
             direct=self.direct,
             direct_params=transform.direct_params,
@@ -77,7 +115,12 @@ class MAF(Flow):
         )
 
     def get_config(self):
-        return {**super().get_config(), "direct": self.direct}
+        return {
+            **super().get_config(),
+            "direct": self.direct,
+            "adjacency": as_list(self.adjacency),
+            "context_adjacency": as_list(self.context_adjacency),
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

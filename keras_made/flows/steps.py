@@ -17,7 +17,8 @@ from keras_made.flows.dense_network import DenseNetwork
 from keras_made.flows.gradients import attach
 from keras_made.flows.transforms import Transform
 from keras_made.generation import generate
-from keras_made.networks.made import MADE, moved_weights
+from keras_made.networks.made import MADE
+from keras_made.networks.slicing import moved_weights
 
 # What decides what a `MADE` computes, but for its weights, degrees and ordering.
 SHARED_BY_NETWORKS = (
@@ -172,11 +173,11 @@ class AutoregressiveStep(FlowStep):
     def _substitute(self, u, context):
         """x, entry by entry: floats of the shape of u."""
         network, size = self.network, self.network.event_size
-        order = network.orders()[0]
+        entries, places = (table[0] for table in network.step_layout())
         rows = ops.reshape(u, (-1, size))
         if context is not None:
             context = ops.reshape(context, (-1, network.context_size))
-        noise = ops.transpose(ops.take(rows, order, axis=1))
+        noise = ops.transpose(ops.take(rows, entries, axis=1))
         noise = ops.reshape(noise, (network.num_ranks, network.step_size, -1))
         nothing = ops.zeros_like(rows[:, 0])
 
@@ -186,8 +187,9 @@ class AutoregressiveStep(FlowStep):
 
         dtype = keras.backend.standardize_dtype(u.dtype)
         values, _ = generate(network, draw, ops.shape(rows)[0], context, dtype=dtype)
-        values = ops.reshape(ops.transpose(values, (1, 0, 2)), (-1, size))
-        return ops.reshape(ops.take(values, np.argsort(order), axis=1), ops.shape(u))
+        values = ops.transpose(values, (1, 0, 2))
+        values = ops.reshape(values, (-1, len(entries)))
+        return ops.reshape(ops.take(values, places, axis=1), ops.shape(u))
 
     def floats_per_event(self):
         return self.network.floats_per_event
@@ -198,6 +200,10 @@ class AutoregressiveStep(FlowStep):
             return None
         degrees = [degrees.tolist() for degrees in network.unit_degrees]
         shared = [getattr(network, name) for name in SHARED_BY_NETWORKS]
+        # Sets are compared for entries as they stand: no other order will do.
+        order = network.has_graph and self.entry_order().tolist()
+        sets = network.has_graph and network.degrees.hears.tolist()
+        shared += [order, sets, np.sort(network.ranks()).tolist()]
         return self._form_of(self.transform, shared, degrees)
 
     def entry_order(self):

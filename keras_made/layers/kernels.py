@@ -42,13 +42,14 @@ class WholeKernel:
     def build(self, initializer, regularizer) -> None:
         layer = self.layer
         pairs = zip(layer.source_degrees, layer.degrees, strict=True)
+        how = layer.strict, layer.hears
         self.weight = layer.add_weight(
             name=self.name,
             shape=(layer.source_degrees.shape[1], layer.units),
             initializer=initializer,
             regularizer=penalty(
                 regularizer,
-                lambda: np.any([connect(s, t, layer.strict) for s, t in pairs], axis=0),
+                lambda: np.any([connect(s, t, *how) for s, t in pairs], axis=0),
             ),
         )
 
@@ -126,15 +127,18 @@ def choose(layer, kernel_form: str):
     """
     possible = (
         len(layer.degrees) == 1
+        and layer.hears is None
         and not layer.companion
         and type(layer.kernel_regularizer) in ADDITIVE_REGULARIZERS
     )
     if kernel_form == "staircase" and not possible:
         raise ValueError(
-            "kernel_form='staircase' needs one structure, no companion weights, "
-            "and no other penalty than L1 and L2, which can be summed over parts. "
-            f"Received: {len(layer.degrees)} structures, companion={layer.companion}, "
-            f"kernel_regularizer={layer.kernel_regularizer}. Pass 'auto'."
+            "kernel_form='staircase' needs one structure, of an ordering, no companion "
+            "weights, and no other penalty than L1 and L2, which can be summed over "
+            f"parts. Received: {len(layer.degrees)} structures, of "
+            f"{'an ordering' if layer.hears is None else 'a graph'}, companion="
+            f"{layer.companion}, kernel_regularizer={layer.kernel_regularizer}. "
+            "Pass 'auto'."
         )
     large = layer.source_degrees.size * layer.degrees.size >= STAIRCASE_WEIGHTS
     if kernel_form == "staircase" or (kernel_form == "auto" and possible and large):

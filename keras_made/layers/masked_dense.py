@@ -33,6 +33,9 @@ class MaskedDense(keras.layers.Layer):
         source_degrees: degrees of the inputs, `(K, inputs)` or `(inputs,)` ints.
         degrees: degrees of the units, `(K, units)` or `(units,)` ints.
         strict: a unit hears only inputs of *smaller* degree.
+        hears: bools (n, n), `[s, t]`: a unit of degree t hears an input of degree s,
+            where degrees are the places of sets that are compared as wholes (see
+            `keras_made.graph_masks`). None: they are compared as numbers.
         activation: name or function. None: linear.
         use_bias: whether to add b.
         companion: whether to add the paper's companion weights.
@@ -40,7 +43,8 @@ class MaskedDense(keras.layers.Layer):
         kernel_regularizer: penalty on the connected weights of W and U.
         kernel_form: how W is stored. `"masked"`: whole. `"staircase"`: what the mask
             keeps, as a few panels (see `keras_made.layers.staircase`); for one
-            structure, no companion, and a penalty that is L1 or L2 or both. `"auto"`:
+            structure, degrees that are numbers, no companion, and a penalty that is L1
+            or L2 or both. `"auto"`:
             the staircase where it can be had and the kernel is large enough to gain by
             it. The results are the same up to rounding.
 
@@ -71,6 +75,7 @@ class MaskedDense(keras.layers.Layer):
         degrees: Sequence,
         *,
         strict: bool = False,
+        hears=None,
         activation=None,
         use_bias: bool = True,
         companion: bool = False,
@@ -88,6 +93,7 @@ class MaskedDense(keras.layers.Layer):
                 f"Received: {len(self.source_degrees)} and {len(self.degrees)} rows."
             )
         self.strict = strict
+        self.hears = None if hears is None else np.asarray(hears, bool)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.companion = companion
@@ -121,7 +127,7 @@ class MaskedDense(keras.layers.Layer):
 
     def _initializer(self, index=0):
         pairs = zip(self.source_degrees, self.degrees, strict=True)
-        fans = [count_connections(s, t, self.strict) for s, t in pairs]
+        fans = [count_connections(s, t, self.strict, self.hears) for s, t in pairs]
         fan_out, fan_in = (np.mean(fan, axis=0) for fan in zip(*fans, strict=True))
         initializer = another_initializer(self.kernel_initializer, index)
         return OnHeard(initializer, fan_in, fan_out)
@@ -153,6 +159,9 @@ class MaskedDense(keras.layers.Layer):
         """Booleans `(inputs, units)` for degrees `(inputs,)` and `(units,)`."""
         # Inside the compiled step: masks fuse with the product, and are never stored.
         sources, targets = map(ops.convert_to_tensor, (sources, targets))
+        if self.hears is not None:
+            heard = ops.take(self.hears, sources, axis=0)
+            return ops.take(heard, targets, axis=1)
         compare = ops.greater if self.strict else ops.greater_equal
         return compare(targets[None, :], sources[:, None])
 
@@ -195,6 +204,7 @@ class MaskedDense(keras.layers.Layer):
             "source_degrees": self.source_degrees.tolist(),
             "degrees": self.degrees.tolist(),
             "strict": self.strict,
+            "hears": None if self.hears is None else self.hears.tolist(),
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "companion": self.companion,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
@@ -118,6 +119,10 @@ class NetworkAverage(Autoregressive):
     def make_ranks(self):
         shape = (self.num_masks, *self.event_shape)
         return self.networks[0].all_ranks.reshape(shape)
+
+    def connectivity(self, structure: int = 0) -> np.ndarray:
+        """What any of the networks lets through: bools (D, D)."""
+        return np.any([n.connectivity(structure) for n in self.networks], axis=0)
 
     def call(self, x, context=None, structure=None, training=False):
         self._check_event(x.shape)

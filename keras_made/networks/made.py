@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.autoregressive import Autoregressive
 from keras_made.checks import check_positive
 from keras_made.layers import (
     MaskedDense,
@@ -15,18 +14,9 @@ from keras_made.layers import (
     another_initializer,
     check_kernel_form,
 )
-from keras_made.masks import (
-    CONTEXT_DEGREE,
-    check_ordering,
-    check_seed,
-    connect,
-    make_hidden_degrees,
-    make_orderings,
-    reachability,
-)
 from keras_made.networks.accumulating import Accumulating
 from keras_made.networks.incremental import Incremental, block_length
-from keras_made.networks.slicing import places_of
+from keras_made.networks.structured import Structured
 from keras_made.networks.windowed import Windowed
 
 # Up to so many products of two numbers, D steps that recompute what they need are
@@ -40,7 +30,7 @@ MOST_WINDOWS = 64
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
-class MADE(Autoregressive):
+class MADE(Structured):
     """A dense network whose output i hears only the variables generated before x_i.
 
     One pass gives the parameters of all D conditionals p(x_i | x_before i), and so the
@@ -50,20 +40,29 @@ class MADE(Autoregressive):
         h_l = activation(h_(l-1) (W_l * M_l) + 1 (U_l * M_l) + b_l)
         output = h_L (V * M_V) + h_0 (A * M_A) + c
 
-    with masks M that compare degrees (see `keras_made.masks`), U only for
-    `companion=True` and A only for `direct=True`.
+    with masks M that compare degrees (see `keras_made.masks`) or sets
+    (`keras_made.graph_masks`), U only for `companion=True` and A only for
+    `direct=True`.
 
     Args:
         hidden_units: width of each hidden layer. `()` with `direct=True` is the fully
             visible sigmoid belief net (FVSBN).
         num_params: parameters per variable. None: one, without an axis of its own.
-        ordering: `"natural"`, `"reversed"`, `"random"`, or D ints: the position, from 0
-            to D-1, at which each variable is generated.
+        ordering: `"natural"`, `"reversed"`, `"random"`, or D ints: the rank, from 0, at
+            which each variable is generated. Variables of equal rank are generated
+            together, and independent given the earlier.
         hidden_degrees: `"even"` (sorted, no dead unit, keeps the most dependencies) or
             `"random"` (the paper's).
         num_masks: number K of structures, a fixed cycle of which each training step
             uses the next. With `ordering="random"` this is order-agnostic training,
             with `hidden_degrees="random"` connectivity-agnostic training.
+        adjacency: bools (D, D) without a cycle, `[i, j]`: variable i hears variable j,
+            and no other, in place of an ordering. Ranks are depths in the graph, and
+            drawing takes as many steps as it is deep. Hidden units hear the parents of
+            some variable each; where there are more different ones than the narrowest
+            layer has units, some edges may be heard directly alone, or not at all.
+        context_adjacency: bools (D, C), `[i, c]`: variable i hears column c of the
+            context, of an ordering or a graph. None: all of it.
         direct: masked connections from inputs to outputs, zero at the start.
         residual: a hidden layer is added to the one before it when both have the same
             width, and so the same degrees.
@@ -86,8 +85,8 @@ class MADE(Autoregressive):
 
     Call arguments:
         x: `(..., D)`, any number of leading batch axes.
-        context: `(..., C)`. Every hidden unit hears all of it, and every output hears
-            units that hear it, the first output included.
+        context: `(..., C)`. Without `context_adjacency` every hidden unit hears all of
+            it, and every output hears units that hear it, the first output included.
         structure: which of the K to use; None: the next of the cycle when training,
             structure 0 otherwise.
         training: whether to advance the cycle and apply dropout.
@@ -97,13 +96,20 @@ class MADE(Autoregressive):
         adjacent.
 
     Raises:
-        ValueError: for an argument outside the above.
+        ValueError: for an argument outside the above, a graph with a cycle.
 
     Example:
         >>> import keras
         >>> model = keras.Sequential([keras.Input((784,)), MADE([500, 500])])
         >>> model.output_shape
         (None, 784)
+
+        A cause and its two effects, which are independent given it:
+
+        >>> made = MADE([16], adjacency=[[0, 0, 0], [1, 0, 0], [1, 0, 0]])
+        >>> made.build((None, 3))
+        >>> made.ranks().tolist()
+        [0, 1, 1]
 
     Reference:
         Germain, Gregor, Murray, Larochelle 2015, "MADE: Masked Autoencoder for
@@ -118,6 +124,8 @@ class MADE(Autoregressive):
         ordering: str | Sequence[int] = "natural",
         hidden_degrees: str = "even",
         num_masks: int = 1,
+        adjacency=None,
+        context_adjacency=None,
         direct: bool = True,
         residual: bool = False,
         companion: bool = False,
@@ -131,20 +139,19 @@ class MADE(Autoregressive):
         seed: int = 0,
         **layer_kwargs,
     ):
-        super().__init__(num_params, num_masks=num_masks, **layer_kwargs)
-        if isinstance(hidden_units, int | str):
-            raise ValueError(
-                "`hidden_units` must be a sequence with the width of each hidden "
-                f"layer. Received: hidden_units={hidden_units!r}. "
-                "Pass [500] for one layer of 500 units."
-            )
-        self.hidden_units = tuple(hidden_units)
-        for units in self.hidden_units:
-            check_positive("hidden_units", units)
-        self.ordering = check_ordering(ordering)
-        self.hidden_degrees = hidden_degrees
+        super().__init__(
+            hidden_units,
+            num_params,
+            ordering=ordering,
+            hidden_degrees=hidden_degrees,
+            num_masks=num_masks,
+            adjacency=adjacency,
+            context_adjacency=context_adjacency,
+            residual=residual,
+            seed=seed,
+            **layer_kwargs,
+        )
         self.direct = direct
-        self.residual = residual
         self.companion = companion
         self.activation = keras.activations.get(activation)
         if not 0 <= dropout < 1:
@@ -155,9 +162,7 @@ class MADE(Autoregressive):
         self.kernel_form = check_kernel_form(kernel_form)
         self.direct_params = direct_params
         self.output_scale = output_scale
-        self.seed = check_seed(seed)
         self._check_direct()
-        self._check_cycle()
 
     def _check_direct(self):
         if not self.hidden_units and not self.direct:
@@ -175,75 +180,46 @@ class MADE(Autoregressive):
                 f"direct_params={self.direct_params}, hidden_units={self.hidden_units}."
             )
 
-    def _check_cycle(self):
-        make_hidden_degrees(self.hidden_degrees, self.hidden_units, 2)
-        if self.num_masks > 1 and "random" not in (self.ordering, self.hidden_degrees):
-            raise ValueError(
-                f"With ordering={self.ordering!r} and "
-                f"hidden_degrees={self.hidden_degrees!r}, all {self.num_masks} "
-                "structures of the cycle would be the same. Make one of them 'random', "
-                "or leave `num_masks` at 1."
-            )
-
-    @property
-    def order_agnostic(self) -> bool:
-        return self.ordering == "random" and self.num_masks > 1
-
-    @property
-    def orderings_only(self) -> bool:
-        return self.hidden_degrees == "even" or not self.hidden_units
-
-    def make_ranks(self):
-        shape = (self.num_masks, *self.event_shape)
-        size, masks = self.event_size, self.num_masks
-        return make_orderings(self.ordering, size, masks, self.seed).reshape(shape)
-
     def build(self, x_shape, context_shape=None):
         super().build(x_shape, context_shape)
-        self.unit_degrees = make_hidden_degrees(
-            self.hidden_degrees,
-            self.hidden_units,
-            self.event_size,
-            self.context_size > 0,
-            self.num_masks,
-            self.seed,
-            share_equal_widths=self.residual,
-        )
-        ranks = self.all_ranks.reshape(self.num_masks, -1)
-        context = np.full((self.num_masks, self.context_size), CONTEXT_DEGREE)
-        features = np.repeat(ranks, self.num_features, axis=1)
-        inputs = np.concatenate([features, context], axis=1)
-        self._make_layers(inputs, ranks)
+        self._make_layers()
         for layer in self.masked_layers:
             layer.build((None, layer.source_degrees.shape[1]))
         self.dropouts = [
             keras.layers.Dropout(self.dropout, seed=self.seed + index)
             for index in range(len(self.hidden_layers) if self.dropout else 0)
         ]
+        self._choose_steps()
+
+    def _choose_steps(self):
+        """Which ways to generate there are: for steps of one entry three, else one."""
+        self.accumulating = self.incremental = self.windowed = None
+        if self.has_graph or self.has_ties:
+            self.windowed = Windowed(self) if self.num_masks == 1 else None
+            return
         self.accumulating, self.incremental = Accumulating(self), Incremental(self)
-        self.windowed = None
         one_order = self.num_masks == 1 and not self.companion
         if one_order and self.hidden_layers and self.num_ranks <= MOST_WINDOWS:
             self.windowed = Windowed(self)
 
-    def _make_layers(self, inputs, ranks):
-        """Layers between inputs of these degrees and variables of these ranks.
-
-        Args:
-            inputs: ints `(K, number of features and of the context)`.
-            ranks: ints `(K, D)`.
-        """
-        outputs = np.repeat(ranks, self.params_per_entry, axis=1)
+    def _make_layers(self):
+        """Layers of these degrees, those of the outputs and features repeated."""
+        degrees, size = self.degrees, self.event_size
+        features, context = np.split(degrees.inputs, [size], axis=1)
+        features = np.repeat(features, self.num_features, axis=1)
+        inputs = np.concatenate([features, context], axis=1)
+        outputs = np.repeat(degrees.outputs, self.params_per_entry, axis=1)
         shared = {
+            "hears": degrees.hears,
             "kernel_regularizer": self.kernel_regularizer,
             "kernel_form": self.kernel_form,
             "dtype": self.dtype_policy,
         }
         self.hidden_layers, sources = [], inputs
-        for index, degrees in enumerate(self.unit_degrees):
+        for index, units in enumerate(degrees.hidden):
             layer = MaskedDense(
                 sources,
-                degrees,
+                units,
                 activation=self.activation,
                 companion=self.companion,
                 kernel_initializer=self._initializer(index),
@@ -251,7 +227,7 @@ class MADE(Autoregressive):
                 **shared,
             )
             self.hidden_layers.append(layer)
-            sources = degrees
+            sources = units
         self.output_layer = self.direct_layer = None
         if self.hidden_layers:
             self.output_layer = MaskedDense(
@@ -263,9 +239,10 @@ class MADE(Autoregressive):
                 **shared,
             )
         if self.direct:
+            each = self.direct_params or self.params_per_entry
             self.direct_layer = MaskedDense(
                 inputs,
-                np.repeat(ranks, self.direct_params or self.params_per_entry, axis=1),
+                np.repeat(degrees.outputs, each, axis=1),
                 strict=True,
                 use_bias=not self.hidden_layers,
                 kernel_initializer="zeros",
@@ -286,11 +263,6 @@ class MADE(Autoregressive):
     def masked_layers(self) -> list[MaskedDense]:
         layers = [*self.hidden_layers, self.output_layer, self.direct_layer]
         return [layer for layer in layers if layer is not None]
-
-    def is_residual(self, index: int) -> bool:
-        """Is hidden layer `index` added to the one before it?"""
-        units = self.hidden_units
-        return self.residual and index > 0 and units[index] == units[index - 1]
 
     def compute_params(self, features, context, structure, training):
         batch = ops.shape(features)[: -1 - len(self.event_shape)]
@@ -329,22 +301,6 @@ class MADE(Autoregressive):
             return direct
         return ops.pad(direct, [(0, 0)] * (len(direct.shape) - 1) + [(0, missing)])
 
-    def connectivity(self, structure: int = 0) -> np.ndarray:
-        """What the masks let through: bools (D, D), `[i, j]` = output i can hear x_j.
-
-        Under `"even"` degrees it is all that the ordering allows, unless a hidden layer
-        is narrower than D-1 and there are no direct connections.
-        """
-        ranks = self.ranks(structure).ravel()
-        reach = np.zeros((self.event_size, self.event_size), dtype=bool)
-        if self.hidden_layers:
-            chain = [ranks, *(degrees[structure] for degrees in self.unit_degrees)]
-            masks = [connect(s, t) for s, t in itertools.pairwise(chain)]
-            reach |= reachability([*masks, connect(chain[-1], ranks, strict=True)])
-        if self.direct:
-            reach |= connect(ranks, ranks, strict=True)
-        return reach.T
-
     @property
     def floats_per_event(self) -> int:
         width = self.num_features + self.params_per_entry
@@ -359,7 +315,8 @@ class MADE(Autoregressive):
 
     def start(self, batch, context=None, structure=0, order=None):
         """As `Autoregressive.start`; all D steps cost about one pass together."""
-        if order is not None and not (self.orderings_only or self.order_agnostic):
+        can_be_told = self.orderings_only or self.order_agnostic
+        if self._recomputes or (order is not None and not can_be_told):
             return super().start(batch, context, structure, order)
         structure = ops.convert_to_tensor(structure, "int32")
         if order is None and self.windowed is not None:
@@ -377,14 +334,21 @@ class MADE(Autoregressive):
         work = self.event_size * (products + WORK_OF_UNIT * sum(units[:1]))
         return isinstance(batch, int) and batch * work <= SMALL_WORK
 
+    @property
+    def _recomputes(self) -> bool:
+        """Is there no other way to generate than to recompute the network?"""
+        return self.windowed is None and self.incremental is None
+
     def _steps_of(self, state):
         if "x_block" in state:
             return self.incremental
-        return self.windowed if "h_0" in state else self.accumulating
+        if "heard" in state:
+            return self.windowed
+        return super() if self._recomputes else self.accumulating
 
     @property
     def block_length(self) -> int:
-        return self.incremental.length
+        return self.incremental.length if self.incremental else self.num_ranks
 
     def open(self, state, x_last, t):
         return self._steps_of(state).open(state, x_last, t)
@@ -395,11 +359,7 @@ class MADE(Autoregressive):
     def get_config(self):
         return {
             **super().get_config(),
-            "hidden_units": list(self.hidden_units),
-            "ordering": self.ordering,
-            "hidden_degrees": self.hidden_degrees,
             "direct": self.direct,
-            "residual": self.residual,
             "companion": self.companion,
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
@@ -408,38 +368,4 @@ class MADE(Autoregressive):
             "kernel_form": self.kernel_form,
             "direct_params": self.direct_params,
             "output_scale": self.output_scale,
-            "seed": self.seed,
         }
-
-
-def moved_weights(made, entries) -> dict:
-    """The weights of a `MADE` that stand elsewhere when its entries are permuted.
-
-    Args:
-        made: the network, built, without companion weights.
-        entries: the entry that is to stand at each place: a tensor of ints `(D,)`.
-
-    Returns:
-        The id of each weight that moves, and where it is moved to: a network of one
-        whose entry n is entry `entries[n]` of this one.
-    """
-    heard = places_of(entries, made.num_features)
-    context = made.event_size * made.num_features + np.arange(made.context_size)
-    rows = ops.concatenate([heard, ops.convert_to_tensor(context.astype("int32"))])
-    moved = {}
-    for layer in {*made.hidden_layers[:1], made.output_layer, made.direct_layer}:
-        if layer is None:
-            continue
-        speaks = layer in (made.output_layer, made.direct_layer)
-        columns = places_of(entries, layer.units // made.event_size) if speaks else None
-        # Panels are stored in order of degree, which is that of ranks, not of entries.
-        if not layer.is_staircase:
-            kernel = layer.kernel
-            if layer is not made.output_layer:
-                kernel = ops.take(kernel, rows, axis=0)
-            if speaks:
-                kernel = ops.take(kernel, columns, axis=1)
-            moved[id(layer.kernel)] = kernel
-        if speaks and layer.use_bias:
-            moved[id(layer.bias)] = ops.take(layer.bias, columns, axis=0)
-    return moved

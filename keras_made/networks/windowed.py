@@ -1,4 +1,4 @@
-"""MADE one variable at a time, for few variables: one small loop, and no blocks.
+"""MADE one rank at a time, for few variables or graphs: one small loop, no blocks.
 
 A hidden unit of degree d is final once the variable of rank d is known. With the units
 in order of degree, what step t has to compute of a layer is a window of neighbours: the
@@ -8,6 +8,10 @@ that is computed too early is computed again in its own time, before it may be h
 
 A step reads whole layers, where `Incremental` reads a block of them: with many
 variables that is most of the work, with few it is less than the blocks' bookkeeping.
+
+Ranks may hold several variables, as those of a graph do, and not all as many: each has
+as many places as the largest (see `make_steps`), and what is drawn at a place too many
+is heard by nobody.
 """
 
 import numpy as np
@@ -20,7 +24,7 @@ from keras_made.networks.slicing import take_columns
 class Windowed:
     """The steps of a `MADE` of one structure, as those of `Incremental`.
 
-    `open` does nothing. Companion weights are not heard.
+    `open` does nothing.
 
     Args:
         made: the layer, built.
@@ -28,34 +32,36 @@ class Windowed:
 
     def __init__(self, made):
         self.made = made
-        order = made.orders()[0]
-        self.order = order[None]
+        steps, self.width = made.step_layout(), made.step_size
+        self.order, order = steps.entries, steps.entries[0]
         heard, self.windows = _places(order, made.num_features), {}
         entries = heard
+        self.known = np.repeat(steps.counts()[0], made.num_features)
         for i, (layer, degrees) in enumerate(
             zip(made.hidden_layers, made.unit_degrees, strict=True)
         ):
             units = np.argsort(degrees[0], kind="stable")
             # A unit of degree d is final at step d + 1.
             final = degrees[0][units] + 1
-            self._add(f"{i}", layer, heard, units, final)
+            known = None if i else self.known
+            self._add(f"{i}", layer, heard, units, final, known)
             heard = units
-        for name, layer, sources in (
-            ("out", made.output_layer, heard),
-            ("direct", made.direct_layer, entries),
+        for name, layer, sources, known in (
+            ("out", made.output_layer, heard, None),
+            ("direct", made.direct_layer, entries, self.known),
         ):
             if layer is not None:
                 each = layer.units // made.event_size
-                spoken = np.repeat(np.arange(made.num_ranks), each)
-                self._add(name, layer, sources, _places(order, each), spoken)
+                spoken = np.repeat(np.arange(made.num_ranks), each * self.width)
+                self._add(name, layer, sources, _places(order, each), spoken, known)
 
-    def _add(self, name, layer, rows, columns, steps):
-        window = _Window(layer, rows, columns, steps, self.made.num_ranks)
+    def _add(self, name, layer, rows, columns, steps, known):
+        window = _Window(layer, rows, columns, steps, self.made.num_ranks, known)
         self.windows[name] = window
 
     def start(self, batch, context):
         made = self.made
-        state = {"heard": self._zeros(batch, made.num_ranks * made.num_features)}
+        state = {"heard": self._zeros(batch, len(self.known))}
         for i, units in enumerate(made.hidden_units):
             state[f"h_{i}"] = self._zeros(batch, units)
         for name, window in self.windows.items():
@@ -84,18 +90,19 @@ class Windowed:
         for name, source in (("out", inputs), ("direct", state["heard"])):
             if name in self.windows:
                 said, _ = self._window_at(name, state, source, t)
-                params = params + self.made.beside_zeros(said[:, None, :])
+                said = ops.reshape(said, (-1, self.width, said.shape[1] // self.width))
+                params = params + self.made.beside_zeros(said)
         batch = ops.shape(x_last)[0]
         return ops.broadcast_to(params, (batch, *params.shape[1:])), state
 
     def _hear(self, heard, x_last, t):
-        """Write the features of the entry of rank t-1; for t = 0 there is none."""
-        last = ops.maximum(t - 1, 0)
-        entry = take_columns(self.order, last, 1)
-        features = self.made.encode_entries(x_last, entry)[:, 0]
-        features = ops.cast(features, heard.dtype)
+        """Write the features of the entries of rank t-1; for t = 0 there are none."""
+        last, each = ops.maximum(t - 1, 0), self.width * self.made.num_features
+        entries = take_columns(self.order, last * self.width, self.width)
+        features = self.made.encode_entries(x_last, entries)
+        features = ops.cast(ops.reshape(features, (-1, each)), heard.dtype)
         features = features * ops.cast(ops.greater(t, 0), heard.dtype)
-        place = (FIRST, last * self.made.num_features)
+        place = (FIRST, last * each)
         return ops.slice_update(heard, place, features)
 
     def _window_at(self, name, state, inputs, t):
@@ -116,27 +123,36 @@ class _Window:
         columns: the units in order.
         steps: when each of the units in order is final.
         num_steps: number of steps.
+        known: bools of the length of `rows`, False for those that are not heard; None:
+            all are.
     """
 
-    def __init__(self, layer, rows, columns, steps, num_steps):
+    def __init__(self, layer, rows, columns, steps, num_steps, known=None):
         self.layer, self.rows, self.columns = layer, rows, columns
+        self.unknown = None if known is None or known.all() else ~known
         starts = np.searchsorted(steps, np.arange(num_steps))
         ends = np.searchsorted(steps, np.arange(num_steps), side="right")
         self.width = max(1, int((ends - starts).max()))
-        self.starts = np.minimum(starts, layer.units - self.width).astype("int32")
+        self.starts = np.minimum(starts, len(columns) - self.width).astype("int32")
 
     def weights(self, context):
         """The masked kernel `(inputs, units)`, and the bias `(1 or batch, units)`."""
-        layer = self.layer
+        layer, inputs = self.layer, self.rows.max() + 1
         kernel = ops.convert_to_tensor(layer.kernel)
-        kernel = kernel * ops.cast(layer.mask(0), kernel.dtype)
-        bias = ops.zeros((1, layer.units), kernel.dtype)
+        mask = ops.cast(layer.mask(0), kernel.dtype)
+        kernel, bias = kernel * mask, ops.zeros((1, layer.units), kernel.dtype)
         if layer.use_bias:
             bias = ops.convert_to_tensor(layer.bias)[None]
-        if context is not None and kernel.shape[0] > len(self.rows):
+        if layer.companion:
+            # In the only structure there is, they hear the same at every step.
+            companion = ops.convert_to_tensor(layer.companion_kernel)
+            bias = bias + ops.sum(companion * mask, axis=0)
+        if context is not None and kernel.shape[0] > inputs:
             context = ops.cast(context, kernel.dtype)
-            bias = bias + ops.matmul(context, kernel[len(self.rows) :])
-        kernel = _reorder(kernel[: len(self.rows)], self.rows, 0)
+            bias = bias + ops.matmul(context, kernel[inputs:])
+        kernel = _reorder(kernel[:inputs], self.rows, 0)
+        if self.unknown is not None:
+            kernel = ops.where(self.unknown[:, None], 0.0, kernel)
         return _reorder(kernel, self.columns, 1), _reorder(bias, self.columns, 1)
 
 

@@ -82,7 +82,7 @@ def draw_case(number: int) -> Case:
     kind = choose(
         "network",
         ["made"] * 5 + ["nade", "nade", "average", "average", "recurrent"]
-        + ["wavenet", "pixelcnn", "pixelrnn"],
+        + ["wavenet", "pixelcnn", "pixelrnn", "graph", "ties"],
     )  # fmt: skip
     dtype = choose("dtype", ["float32"] * 3 + [*HALVES, *_doubles()])
     shape = _draw_shape(choose, kind)
@@ -142,6 +142,8 @@ def _draw_network(choose, kind, shape, conditional, dtype):
     if kind in ("made", "nade"):
         make = _draw_dense(choose, kind, shape[0], common)
         return make(), make
+    if kind in ("graph", "ties"):
+        return _draw_structured(choose, kind, shape[0], common), None
     if kind == "average":
         makes = _draw_average(choose, shape[0], common)
         return NetworkAverage([make() for make in makes], dtype=dtype), None
@@ -200,6 +202,32 @@ def _draw_dense(choose, kind, size, common):
         return NADE(5, **options, **one)
 
     return make
+
+
+def _draw_structured(choose, kind, size, common):
+    """A `MADE` over a graph, or over ranks that hold several variables each."""
+    rng, hidden = choose.rng, choose("hidden", [(), (5,), (6, 6), (9, 7)])
+    options = dict(
+        common,
+        companion=choose.often("companion", 0.3),
+        residual=choose.often("residual", 0.3),
+        direct=choose.often("direct", 0.6) or not hidden,
+        activation=choose("activation", ["relu", "tanh"]),
+    )
+    if kind == "graph":
+        order, density = rng.permutation(size), choose("density", [0.2, 0.5, 1.0])
+        below = np.tril(rng.rand(size, size) < density, -1)
+        graph = below[np.ix_(order, order)]
+        choose.words.append(f"graph={np.argwhere(graph).tolist()}")
+        return MADE(hidden, adjacency=graph, **options)
+    groups = choose("groups", range(1, size + 1))
+    ranks = np.append(np.arange(groups), rng.randint(groups, size=size - groups))
+    ranks = rng.permutation(ranks).tolist()
+    choose.words.append(f"ranks={ranks}")
+    degrees = choose("degrees", ["even", "random"])
+    masks = choose("masks", [1, 2]) if degrees == "random" else 1
+    one = {"ordering": ranks, "hidden_degrees": degrees, "num_masks": masks}
+    return MADE(hidden, **options, **one)
 
 
 def _draw_average(choose, size, common):
