@@ -3,9 +3,9 @@
     python benchmarks/range_queries.py [--queries 2000] [--data FOLDER] [--json FILE]
 
 A table of 30,000 rows and 12 mixed columns, drawn from the process that `make_table`
-states, and, with a data folder, the binary set `adult`. A query is a conjunction of 3 to
-8 conditions: columns at random, ranges around the values of a random row (so that few
-queries are empty), or one to three of its names. The truth is the count of the rows
+states, and, with a data folder, the binary set `adult`. A query is a conjunction of 3
+to 8 conditions: columns at random, ranges around the values of a random row (so that
+few queries are empty), or one to three of its names. The truth is the count of the rows
 that the model was fitted to. The q-error of an estimate is the larger of estimate /
 truth and truth / estimate, with both at least one row.
 

@@ -33,7 +33,9 @@ def make_survey(num_rows, seed):
     age = rng.randint(20, 80, num_rows)
     schooling = np.clip(rng.poisson(11 - (age - 20) / 20), 5, 18)
     region = rng.choice(4, num_rows, p=[0.4, 0.3, 0.2, 0.1])
-    log_income = 9.0 + 0.09 * schooling + 0.1 * (region == 0) + rng.normal(0, 0.4, num_rows)
+    log_income = (
+        9.0 + 0.09 * schooling + 0.1 * (region == 0) + rng.normal(0, 0.4, num_rows)
+    )
     frame = pd.DataFrame(
         {
             "age": age,

@@ -1,10 +1,11 @@
-"""A table with holes: completed copies, synthetic rows, odd rows and why, probabilities.
+"""A table with holes: completed copies, synthetic rows, odd rows, probabilities.
 
 The table is made by a process stated here, so that what is right is known: people with
-an age, schooling, an income, a region, a number of visits, a membership and the day they
-joined, each of which depends on others; a fifth of the entries is missing. Planted rows
-have values that are common in every column and wrong together: a detector that looks
-at columns one by one cannot see them.
+an age, schooling, an income, a region, a number of visits, a membership and the day
+they joined, each of which depends on others; a fifth of the entries is missing. Planted
+rows have values that are common in every column and wrong together: a detector that
+looks at columns one by one cannot see them. Which of its values make a row odd is told
+by log p of each given the rest of the row.
 
     python examples/table.py
 """

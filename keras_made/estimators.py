@@ -87,12 +87,22 @@ class _TableEstimator(_base.BaseEstimator):
         chosen = recipe.default_network(rows, size, num_params)
         if own == (None, None, None):
             return chosen
-        pick = [o if o is not None else c for o, c in zip(
-            own, (chosen.hidden_units, chosen.num_masks, chosen.dropout), strict=True
-        )]
+        pick = [
+            o if o is not None else c
+            for o, c in zip(
+                own,
+                (chosen.hidden_units, chosen.num_masks, chosen.dropout),
+                strict=True,
+            )
+        ]
         return MADE(
-            list(pick[0]), num_params, ordering="random", num_masks=pick[1],
-            dropout=pick[2], activation="gelu", seed=seed,
+            list(pick[0]),
+            num_params,
+            ordering="random",
+            num_masks=pick[1],
+            dropout=pick[2],
+            activation="gelu",
+            seed=seed,
         )
 
     def _frame(self, X, reset=False):
@@ -321,10 +331,10 @@ def _real_schema(frame) -> Schema:
 @contextlib.contextmanager
 def _seeded(seed):
     """All that is random follows a seed; Python's and NumPy's go on as before."""
-    states = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     keras.utils.set_random_seed(seed)
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        np.random.set_state(states[1])  # noqa: NPY002

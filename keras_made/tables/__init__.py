@@ -1,16 +1,8 @@
 """Tables: from an incomplete DataFrame to a density, and back. Needs pandas."""
 
-from keras_made.tables.columns import (
-    Boolean,
-    Category,
-    Column,
-    Constant,
-    DateTime,
-    Integer,
-    OrderedCategory,
-    Real,
-    Values,
-)
+from keras_made.tables.column import Column
+from keras_made.tables.names import Boolean, Category, Constant, OrderedCategory
+from keras_made.tables.quantities import DateTime, Integer, Real, Values
 from keras_made.tables.schema import Schema
 from keras_made.tables.table_density import Estimate, TableDensity, columns_of
 

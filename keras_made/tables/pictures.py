@@ -62,7 +62,9 @@ def plot_pairs(real, synthetic, columns=None, most_points=1000):
         for j, across in enumerate(names):
             frame, colour = (real, 0) if i > j else (synthetic, 1)
             if i == j:
-                _draw_column(axes[i, j], real[below].dropna(), synthetic[below].dropna())
+                _draw_column(
+                    axes[i, j], real[below].dropna(), synthetic[below].dropna()
+                )
             else:
                 rows = frame.iloc[:most_points].astype({across: float, below: float})
                 axes[i, j].plot(
@@ -85,11 +87,15 @@ def plot_missing(frame, most_rows=500):
         A `matplotlib.figure.Figure`.
     """
     frame = as_frame(frame)
-    rows = np.unique(np.linspace(0, len(frame) - 1, min(most_rows, len(frame))).astype(int))
+    rows = np.unique(
+        np.linspace(0, len(frame) - 1, min(most_rows, len(frame))).astype(int)
+    )
     holes = frame.isna().to_numpy()
     figure = _figure((1 + 0.5 * frame.shape[1], 4))
     axes = figure.add_subplot()
-    axes.imshow(holes[rows], cmap="Greys", aspect="auto", interpolation="none", vmin=0, vmax=1)
+    axes.imshow(
+        holes[rows], cmap="Greys", aspect="auto", interpolation="none", vmin=0, vmax=1
+    )
     labels = [
         f"{name} ({share:.0%})"
         for name, share in zip(frame.columns, holes.mean(axis=0), strict=True)
@@ -117,7 +123,9 @@ def _draw_column(axes, real, synthetic):
     if is_number and not pd.api.types.is_bool_dtype(real.dtype):
         both = [s.astype(float) for s in (real, synthetic)]
         bins = np.histogram_bin_edges(both[0], bins=_bins(both[0]))
-        for values, colour, style in zip(both, COLOURS, ("stepfilled", "step"), strict=True):
+        for values, colour, style in zip(
+            both, COLOURS, ("stepfilled", "step"), strict=True
+        ):
             axes.hist(values, bins, density=True, color=colour, histtype=style)
     elif pd.api.types.is_datetime64_any_dtype(real.dtype):
         for values, colour, style in zip(
@@ -127,9 +135,15 @@ def _draw_column(axes, real, synthetic):
         axes.tick_params(axis="x", labelrotation=30, labelsize=7)
     else:
         names = real.astype(str).value_counts().index[:MOST_BARS]
-        for shift, (values, colour) in enumerate(zip((real, synthetic), COLOURS, strict=True)):
-            shares = values.astype(str).value_counts(normalize=True).reindex(names).fillna(0)
-            axes.bar(np.arange(len(names)) + 0.4 * shift - 0.2, shares, 0.4, color=colour)
+        for shift, (values, colour) in enumerate(
+            zip((real, synthetic), COLOURS, strict=True)
+        ):
+            shares = (
+                values.astype(str).value_counts(normalize=True).reindex(names).fillna(0)
+            )
+            axes.bar(
+                np.arange(len(names)) + 0.4 * shift - 0.2, shares, 0.4, color=colour
+            )
         axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
 
 

@@ -1,21 +1,19 @@
 """What a table holds, column by column: read from a frame, printed, overridden."""
 
+import contextlib
+
 import keras
 import numpy as np
 
 from keras_made.checks import require
-from keras_made.tables.columns import (
+from keras_made.tables.column import Column, numbers_of
+from keras_made.tables.names import Boolean, Category, Constant, OrderedCategory
+from keras_made.tables.quantities import (
     MOST_CLASSES,
-    Boolean,
-    Category,
-    Column,
-    Constant,
     DateTime,
     Integer,
-    OrderedCategory,
     Real,
     Values,
-    numbers_of,
 )
 
 # Names of more kinds than this share of the rows are no categories, but names.
@@ -168,8 +166,9 @@ class Schema:
                 "Conditions must be a dict of one column or more, such as "
                 f"{{'age': (50, None)}}. Received: {event!r}."
             )
-        boxes = [(np.full(len(self.modelled), -np.inf),
-                  np.full(len(self.modelled), np.inf))]
+        boxes = [
+            (np.full(len(self.modelled), -np.inf), np.full(len(self.modelled), np.inf))
+        ]
         for name, condition in event.items():
             self.check_name(name)
             with named(name):
@@ -218,18 +217,13 @@ def _narrow(box, place, interval):
     return low, high
 
 
-class named:  # noqa: N801 (read as a word: `with named(column)`)
+@contextlib.contextmanager
+def named(name):
     """What goes wrong inside is told with the name of the column."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if kind is ValueError:
-            raise ValueError(f"Column {self.name!r}: {error}") from error
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Column {name!r}: {error}") from error
 
 
 def as_frame(frame):
@@ -322,9 +316,9 @@ def _guess_number(values, dtype):
 
 
 def _guess_real(values, dtype):
-    if values.min() > 0 and skewness(values) > SKEWED:
-        if abs(skewness(np.log(values))) < skewness(values):
-            return Real(low=0.0, dtype=dtype)
+    skewed = values.min() > 0 and skewness(values) > SKEWED
+    if skewed and abs(skewness(np.log(values))) < skewness(values):
+        return Real(low=0.0, dtype=dtype)
     return Real(origin=float(values.mean()), dtype=dtype)
 
 

@@ -67,7 +67,9 @@ class TableDensity(LikelihoodModel):
     def __init__(self, schema_or_frame, network=None, *, structures=None, **kwargs):
         super().__init__(**kwargs)
         schema = schema_or_frame
-        self.schema = schema if isinstance(schema, Schema) else Schema.from_frame(schema)
+        self.schema = (
+            schema if isinstance(schema, Schema) else Schema.from_frame(schema)
+        )
         columns = columns_of(self.schema)
         size = len(self.schema.modelled)
         if network is None:
@@ -221,7 +223,7 @@ class TableDensity(LikelihoodModel):
         return self.schema.encode(frame).astype(self.density_dtype)
 
     def log_prob(self, frame, verbose="auto"):
-        """log p of the observed part of each row, nats, a Series with the frame's index.
+        """log p of each row's observed part in nats, a Series with the frame's index.
 
         Real columns count by their density, in their own units; days and seconds for
         dates. A constant column counts nothing.
@@ -286,9 +288,7 @@ class TableDensity(LikelihoodModel):
         x = self.encode(frame)
         copies = POINT_DRAWS if point else num_copies or 1
         check_positive("num_copies", 1 if num_copies is None else num_copies)
-        draws = self.density.impute(
-            x, num_copies=copies, seed=seed, verbose=verbose
-        )
+        draws = self.density.impute(x, num_copies=copies, seed=seed, verbose=verbose)
         draws = ops.convert_to_numpy(draws)
         if point:
             draws = self._middle(draws)[None]

@@ -38,11 +38,11 @@ def test_estimators_are_cloned_and_pickled(kind):
 
 def test_a_fit_follows_its_seed_and_leaves_numpys_alone():
     x = load_iris().data
-    np.random.seed(5)
-    before = np.random.get_state()[1].copy()
+    np.random.seed(5)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     a, b = (DensityEstimator(**SMALL, random_state=1).fit(x) for _ in range(2))
     np.testing.assert_allclose(a.score_samples(x), b.score_samples(x))
-    assert np.array_equal(np.random.get_state()[1], before)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     np.testing.assert_allclose(a.sample(4, 0), b.sample(4, 0), rtol=1e-4)
 
 
@@ -65,7 +65,9 @@ def test_frames_go_in_and_come_out():
     assert list(imputer.get_feature_names_out()) == list(frame.columns)
     estimator = DensityEstimator(**SMALL).fit(frame)
     assert isinstance(estimator.sample(3), pd.DataFrame)
-    assert estimator.score(frame) == pytest.approx(estimator.score_samples(frame).mean())
+    assert estimator.score(frame) == pytest.approx(
+        estimator.score_samples(frame).mean()
+    )
 
 
 def test_outliers_are_as_many_as_was_said():

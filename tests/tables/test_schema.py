@@ -32,7 +32,9 @@ def odd_frame():
             "note": pd.Series([None] * n, dtype=object),
             "dose": rng.choice([0.1, 0.25, 5.0], n),
             "amount": np.exp(rng.normal(3, 1.5, n)).astype("float32"),
-            "seen": pd.to_datetime(rng.randint(10**9, 2 * 10**9, n), unit="s", utc=True),
+            "seen": pd.to_datetime(
+                rng.randint(10**9, 2 * 10**9, n), unit="s", utc=True
+            ),
             "flag": pd.Series(rng.choice([True, False, None], n), dtype=object),
             "count": pd.array(rng.randint(0, 10**6, n), dtype="Int32"),
             "level": pd.Series(rng.choice(list("abc"), n), dtype="string"),
@@ -56,7 +58,9 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("frame, kinds", [(people(300, 0)[1], KINDS), (odd_frame(), ODD)])
+@pytest.mark.parametrize(
+    "frame, kinds", [(people(300, 0)[1], KINDS), (odd_frame(), ODD)]
+)
 def test_kinds_are_guessed_and_values_come_back_as_they_went(frame, kinds):
     schema = Schema.from_frame(frame)
     assert {n: type(c) for n, c in schema.columns.items()} == kinds
@@ -65,7 +69,9 @@ def test_kinds_are_guessed_and_values_come_back_as_they_went(frame, kinds):
     missing = frame[schema.modelled].isna().to_numpy()
     assert np.array_equal(np.isnan(codes), missing)
     # Decoding has no holes: some number stands in them.
-    back = schema.decode(np.where(missing, np.nanmin(codes, axis=0), codes), frame.index)
+    back = schema.decode(
+        np.where(missing, np.nanmin(codes, axis=0), codes), frame.index
+    )
     assert (back.dtypes == frame.dtypes).all()
     for name in frame.columns:
         seen = frame[name].notna().to_numpy()
@@ -118,7 +124,10 @@ def changed(name, value):
         (people(50, 0)[0].rename(columns={"age": "agee"}), "'age' is missing"),
         (people(50, 0)[0].assign(shoes=1), "'shoes' is unknown"),
         (changed("region", "Q"), "'region': 'Q' in row 3 is none of the categories"),
-        (changed("age", "old"), "'age': numbers are expected. Received: 'old' in row 3"),
+        (
+            changed("age", "old"),
+            "'age': numbers are expected. Received: 'old' in row 3",
+        ),
         (changed("age", 200), "'age': 200 in row 3 is not within the range"),
         (changed("age", 30.5), "'age': whole numbers are expected"),
         (changed("member", 2), "'member': False or True is expected"),

@@ -46,13 +46,11 @@ def test_log_prob_is_a_series_of_the_density_of_what_is_observed(model, frames):
     x = model.encode(frame)
     np.testing.assert_allclose(scores, to_numpy(model.density.log_prob(x)), rtol=1e-5)
     shuffled = frame.sample(frac=1, random_state=0)[list(frame.columns[::-1])]
-    np.testing.assert_allclose(
-        model.log_prob(shuffled)[frame.index], scores, rtol=1e-5
-    )
+    np.testing.assert_allclose(model.log_prob(shuffled)[frame.index], scores, rtol=1e-5)
 
 
 def test_log_probs_of_columns_say_what_each_value_adds(model, frames):
-    whole, frame = frames
+    _, frame = frames
     rows = frame.iloc[:5]
     own = model.log_prob_by_column(rows)
     assert list(own.columns) == list(frame.columns)
@@ -169,8 +167,9 @@ def test_fit_learns_from_holes_and_goes_on_after_loading(frames, tmp_path):
         loaded.impute(frame, seed=1), model.impute(frame, seed=1)
     )
     for each in (model, loaded):
-        each.fit(frame, epochs=1, batch_size=60, validation_split=0, verbose=0,
-                 shuffle=False)
+        each.fit(
+            frame, epochs=1, batch_size=60, validation_split=0, verbose=0, shuffle=False
+        )
     pd.testing.assert_series_equal(
         loaded.log_prob(frame), model.log_prob(frame), rtol=1e-4
     )
