@@ -190,6 +190,7 @@ def test_frames_too_short_to_fit_are_refused(frames):
 def test_constant_and_unobserved_columns_are_put_back():
     frame, _ = small_table()
     frame["country"], frame["note"] = "NL", pd.Series([None] * 80, dtype=object)
+    frame["flag"] = frame["flag"].astype("boolean")
     frame.loc[3, "flag"] = None
     model = small(frame)
     complete = model.impute(frame, seed=0)
