@@ -41,6 +41,7 @@ def draw_members(
     counted=None,
     low=None,
     high=None,
+    alike=None,
     verbose="auto",
 ):
     """Rows generated structure by structure, or together when each has its order.
@@ -59,13 +60,15 @@ def draw_members(
         low: floats of that shape: where to draw every entry, in [low, high]; the log
             of what lies there is summed. Not with `known` and `counted`.
         high: as `low`.
+        alike: ints `(n,)`, equal for rows of one structure and equal `turns`; None:
+            found out, where all have equal `turns`.
         verbose: as in `sample`.
 
     Returns:
         `(x, total)`: arrays `(n, *event_shape)` and `(n,)`; the latter is None when
         nothing is `counted` and no interval given.
     """
-    own, groups, lengths = _plan(model, members, turns)
+    own, groups, lengths = _plan(model, members, turns, alike)
     summed = counted is not None or low is not None
     function = model.compiled_function(verb, generate_rows)
     flat = (-1, model.network.event_size)
@@ -104,34 +107,36 @@ def draw_members(
     return np.reshape(x, (-1, *model.event_shape)), total
 
 
-def _plan(model, members, turns):
+def _plan(model, members, turns, alike):
     """How rows are run: `(own, groups, lengths)`.
 
     `own` is whether each row brings an order; `groups` and `lengths` are those of
     `join_chunks`.
     """
     own_lengths = LENGTHS[0], _longest_of_own_orders(model)
-    present, orderings = np.unique(members), model.network.orderings_only
     if turns is not None:
-        # One order for all rows: weights are gathered once, not for each row.
-        few = len(turns) <= LENGTHS[0] * len(present)
-        groups = None if few else _patterns(turns, members)
-        if few or len(members) < ROWS_APART * len(groups):
+        groups = _patterns(turns, members) if alike is None else _groups(alike)
+        # One order for all of a group: weights are gathered once, not for each row.
+        if len(members) <= _few(groups):
             return True, None, own_lengths
         return False, groups, SHARED_LENGTHS
+    groups, orderings = _groups(members), model.network.orderings_only
     if len(model.members) == 1:
         return False, None, LENGTHS
-    if orderings and len(members) < ROWS_APART * len(present):
+    if orderings and len(members) < ROWS_APART * len(groups):
         return True, None, own_lengths
-    groups = _groups(members, present)
     return False, groups, SHARED_LENGTHS if orderings else LENGTHS
 
 
-def _groups(members, present):
-    """The rows of each structure; None where all are of one."""
-    if len(present) == 1:
-        return None
-    return [np.flatnonzero(members == k) for k in present]
+def _groups(keys):
+    """The numbers of the rows that have each of the keys."""
+    rows = np.argsort(keys, kind="stable")
+    return np.split(rows, np.flatnonzero(np.diff(keys[rows])) + 1)
+
+
+def _few(groups):
+    """So many rows in all are too few to share orders by groups."""
+    return LENGTHS[0] if len(groups) == 1 else ROWS_APART * len(groups)
 
 
 def _patterns(turns, members):
@@ -141,9 +146,7 @@ def _patterns(turns, members):
     keys = np.ascontiguousarray(np.concatenate(keys, axis=1))
     # As one value each: to compare rows axis by axis takes several times longer.
     keys = keys.view(np.dtype((np.void, keys.shape[1]))).ravel()
-    _, place = np.unique(keys, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
+    return _groups(np.unique(keys, return_inverse=True)[1])
 
 
 def _longest_of_own_orders(model) -> int:

@@ -136,16 +136,19 @@ def draw_boxes(model, verb, low, high, context, particles, noise):
         `(draws, weights)`: `(n * particles, *event_shape)`, those of a box adjacent,
         and the logs of the products of what the intervals hold, `(n, particles)`.
     """
-    rounds = len(low) * particles // len(model.members)
-    members = np.tile(np.array(model.members, "int32"), rounds)
-    low, high, context = (
-        None if a is None else np.repeat(a, particles, axis=0)
-        for a in (low, high, context)
+    boxes, rounds = len(low), particles // len(model.members)
+    members = np.tile(np.array(model.members, "int32"), boxes * rounds)
+    turns = alike = None
+    if model.network.order_agnostic:
+        turns = _turns(low, high)
+        _, kinds = np.unique(turns.reshape(boxes, -1), axis=0, return_inverse=True)
+        alike = np.repeat(kinds.ravel(), particles) * model.network.num_masks + members
+    job = [context, turns, low, high]
+    context, turns, low, high = (
+        None if a is None else np.repeat(a, particles, axis=0) for a in job
     )
-    turns = _turns(low, high) if model.network.order_agnostic else None
-    draws, weights = draw_members(
-        model, members, context, noise, verb, turns, low=low, high=high, verbose=0
-    )
+    within = {"low": low, "high": high, "alike": alike, "verbose": 0}
+    draws, weights = draw_members(model, members, context, noise, verb, turns, **within)
     return draws, np.reshape(weights, (-1, particles))
 
 

@@ -21,7 +21,14 @@ from keras_made import MADE, AutoregressiveDensity, compiling
 pytestmark = pytest.mark.neutral
 CLUSTER = "Instantly compiling for signature"
 MOST = 4
-VERBS = ["sample", "log_prob", "impute", "conditional_log_prob"]
+VERBS = [
+    "sample",
+    "log_prob",
+    "impute",
+    "conditional_log_prob",
+    "interval_log_prob",
+    "sample within",
+]
 
 
 def count_traces():
@@ -70,6 +77,13 @@ def a_day():
             model.impute(x[:n], seen, c[:n], seed=seed, verbose=0)
             model.impute(x[:n], seen[:1], c[:n], seed=seed, verbose=0)
             model.conditional_log_prob(x[:n], seen, c[:n], verbose=0)
+            low, few = np.where(seen, x[:n], -np.inf), min(n, 100)
+            boxes = {"context": c[:n], "num_particles": 16, "seed": seed, "verbose": 0}
+            model.interval_log_prob(low, x[:n] + seed, **boxes)
+            model.interval_log_prob(low[0], np.inf, c[0], 10 * few, verbose=0)
+            boxes = {"context": c[:few], "num_particles": 20, "verbose": 0}
+            model.sample(few, low=low[:few], **boxes)
+            model.sample(few, high=np.zeros(3), **boxes)
         if day == 0:
             model.fit((x[:100], c[:100]), verbose=0)
             print("after training", file=sys.stderr)

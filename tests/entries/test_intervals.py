@@ -26,6 +26,8 @@ from keras_made import (
 pytestmark = pytest.mark.neutral
 
 INF = np.inf
+# Few shapes: on JAX each is compiled for, operation by operation.
+ROWS, MANY = 200, 3000
 PRICES = [-2.0, 0.1, 0.3, 7.5, 100.0]
 LISTED = {
     "bernoulli": (Bernoulli(), np.arange(2.0)),
@@ -78,8 +80,8 @@ def spread_of(conditional):
 def test_masses_are_the_sums_of_what_is_inside(name, scale, dtype):
     conditional, values = LISTED[name]
     rng = np.random.RandomState(0)
-    params = make_params(conditional, 60, scale).astype(dtype)
-    low, high = boxes(rng, 60, spread_of(conditional))
+    params = make_params(conditional, ROWS, scale).astype(dtype)
+    low, high = boxes(rng, ROWS, spread_of(conditional))
     # Ends on values are inside, and some intervals lie between two or beyond all.
     low[20:40] = rng.choice(values, 20)
     high[30:50] = np.maximum(rng.choice(values, 20), low[30:50])
@@ -105,8 +107,8 @@ def test_masses_are_the_sums_of_what_is_inside(name, scale, dtype):
 @pytest.mark.parametrize("name", REAL)
 def test_masses_are_integrals_of_the_density(name, dtype):
     conditional = REAL[name]
-    params = make_params(conditional, 30, 0.7).astype(dtype)
-    low, high = (a.astype(dtype) for a in boxes(np.random.RandomState(1), 30, 1.5))
+    params = make_params(conditional, ROWS, 0.7).astype(dtype)
+    low, high = (a.astype(dtype) for a in boxes(np.random.RandomState(1), ROWS, 1.5))
     low[5:8], high[5:8] = 0.25, np.array([1.001, 1.01, 2.0]) * 0.25
     found = masses(conditional, params, low, high)
     assert found.dtype == dtype and (found[:2] == 0).all()
@@ -114,8 +116,11 @@ def test_masses_are_integrals_of_the_density(name, dtype):
     x = np.where(point, low, 0.0).astype(dtype)
     at_point = to_numpy(conditional.log_prob(*tensors(params, x)))
     np.testing.assert_array_equal(found[point], at_point[point])
+    params, low, high, found, point = (
+        a[:24] for a in (params, low, high, found, point)
+    )
     start, end = np.maximum(low, -60.0), np.minimum(high, 60.0)
-    grid = np.linspace(start, end, 20_001, axis=1).astype("float32")
+    grid = np.linspace(start, end, 10_001, axis=1).astype("float32")
     many = np.repeat(params[:, None].astype("float32"), grid.shape[1], axis=1)
     density = np.exp(to_numpy(conditional.log_prob(*tensors(many, grid))))
     expected = np.trapezoid(density.astype("float64"), grid.astype("float64"), axis=1)
@@ -127,18 +132,18 @@ def test_masses_are_integrals_of_the_density(name, dtype):
 @pytest.mark.parametrize("name", REAL)
 def test_parts_add_up_to_the_whole(name, dtype):
     conditional = REAL[name]
-    params = make_params(conditional, 200, 1.0).astype(dtype)
+    params = make_params(conditional, ROWS, 1.0).astype(dtype)
     # Wide, narrow, far out.
     rng = np.random.RandomState(2)
-    start = rng.normal(size=200) * rng.choice([1.0, 10.0], 200)
-    ends = start + np.cumsum(10.0 ** rng.uniform(-3, 1, size=(2, 200)), axis=0)
+    start = rng.normal(size=ROWS) * rng.choice([1.0, 10.0], ROWS)
+    ends = start + np.cumsum(10.0 ** rng.uniform(-3, 1, size=(2, ROWS)), axis=0)
     a, b, c = (e.astype(dtype) for e in (start, *ends))
     parts = [masses(conditional, params, *e) for e in [(a, b), (b, c)]]
     whole = masses(conditional, params, a, c)
     far = np.abs(whole) * (1e-6 if dtype == "float32" else 1e-12)
     thin = 1e-3 if dtype == "float32" else 1e-6
     assert (np.abs(np.logaddexp(*parts) - whole) < thin + far).all()
-    low, high = (np.full(200, e, dtype) for e in (-INF, INF))
+    low, high = (np.full(ROWS, e, dtype) for e in (-INF, INF))
     sides = [masses(conditional, params, *e) for e in [(low, a), (a, high)]]
     np.testing.assert_allclose(np.logaddexp(*sides), 0, atol=1e-5)
 
@@ -206,7 +211,7 @@ def uniforms_of(conditional, rows, dtype, seed=0):
 @pytest.mark.parametrize("name", ALL)
 def test_draws_are_always_within(name, dtype):
     conditional = ALL[name]
-    rng, rows = np.random.RandomState(3), 2000
+    rng, rows = np.random.RandomState(3), MANY
     params = make_params(conditional, rows, 3.0).astype(dtype)
     low, high = boxes(rng, rows, spread_of(conditional))
     wide = 10.0 ** rng.uniform(-7, 3, rows)
@@ -229,15 +234,14 @@ def test_draws_are_always_within(name, dtype):
 @pytest.mark.parametrize("name", [name for name in ALL if name != "bernoulli"])
 def test_draws_without_ends_are_those_of_draw(name, dtype):
     conditional = ALL[name]
-    params = make_params(conditional, 500, 1.0).astype(dtype)
-    uniforms = uniforms_of(conditional, 500, dtype)[4:]
-    params = params[4:]
+    params = make_params(conditional, ROWS, 1.0).astype(dtype)
+    uniforms = np.clip(uniforms_of(conditional, ROWS, dtype), 1e-4, 1 - 1e-4)
     ends = (np.full(len(params), e, dtype) for e in (-INF, INF))
     free = to_numpy(conditional.draw(*tensors(params, uniforms)))
     found = to_numpy(conditional.draw_within(*tensors(params, uniforms, *ends)))
     close = np.isclose(found, free, rtol=1e-4, atol=1e-4)
     # A draw at the border of two classes may fall to either.
-    assert close.mean() > (0.999 if conditional.continuous else 0.99)
+    assert (~close).sum() <= (0 if conditional.continuous else 1)
 
 
 INTERVALS = [(-INF, 0.7), (0.2, 0.9), (0.55, INF), (3.0, 4.5), (-0.004, 0.003)]
@@ -246,15 +250,14 @@ INTERVALS = [(-INF, 0.7), (0.2, 0.9), (0.55, INF), (3.0, 4.5), (-0.004, 0.003)]
 @pytest.mark.parametrize("low, high", INTERVALS)
 @pytest.mark.parametrize("name", REAL)
 def test_draws_within_follow_the_density(name, low, high):
-    conditional, rows = REAL[name], 4000
+    conditional, rows = REAL[name], MANY
     params = np.repeat(make_params(conditional, 1, 0.5, seed=5), rows, axis=0)
     ends = [np.full(rows, e, "float32") for e in (low, high)]
-    uniforms = uniforms_of(conditional, rows, "float32", 7)[4:]
-    params, ends = params[4:], [e[4:] for e in ends]
+    uniforms = uniforms_of(conditional, rows, "float32", 7)
     x = to_numpy(conditional.draw_within(*tensors(params, uniforms, *ends)))
     below = masses(conditional, params, ends[0], np.maximum(x, ends[0]))
-    parts = np.exp(below - masses(conditional, params, *ends))[x > ends[0]]
-    assert len(parts) > 0.99 * rows
+    parts = np.exp(below - masses(conditional, params, *ends))
+    parts = np.where(x > ends[0], parts, 0.0)
     assert stats.kstest(parts, "uniform").pvalue > 1e-3
 
 
@@ -262,7 +265,7 @@ def test_draws_within_follow_the_density(name, low, high):
 @pytest.mark.parametrize("name", LISTED)
 def test_draws_among_values_follow_their_probabilities(name, low, high):
     conditional, values = LISTED[name]
-    rows = 4000
+    rows = MANY
     params = np.repeat(make_params(conditional, 1, 0.5, seed=6), rows, axis=0)
     ends = [np.full(rows, e, "float32") for e in (low, high)]
     uniforms = uniforms_of(conditional, rows, "float32", 8)
