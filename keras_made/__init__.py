@@ -15,6 +15,7 @@ from keras_made.entries import (
     Normal,
 )
 from keras_made.export.saved_model import export_saved_model
+from keras_made.networks.attention import Attention
 from keras_made.networks.average import NetworkAverage
 from keras_made.networks.made import MADE
 from keras_made.networks.nade import NADE
@@ -26,6 +27,7 @@ from keras_made.networks.wavenet import WaveNet
 __all__ = [
     "MADE",
     "NADE",
+    "Attention",
     "Autoregressive",
     "AutoregressiveDensity",
     "Bernoulli",

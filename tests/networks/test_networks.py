@@ -22,6 +22,7 @@ from laws import (
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     Autoregressive,
     AutoregressiveDensity,
     Bernoulli,
@@ -103,6 +104,22 @@ NETWORKS = {
     "pixelrnn, channels": (
         lambda: PixelRNN((2, 2, 2), 12, 2, num_layers=2, first_kernel_size=5),
         (2, 2, 2),
+        0,
+    ),
+    "attention": (lambda: Attention((6,), 8, 2, 2), (6,), 0),
+    "attention, own ordering": (
+        lambda: Attention((4,), 8, 1, 4, 2, ordering=[2, 0, 3, 1], mlp_units=5),
+        (4,),
+        2,
+    ),
+    "attention, orders": (
+        lambda: Attention((2, 3), 8, 2, 2, ordering="random", num_masks=3, seed=4),
+        (2, 3),
+        2,
+    ),
+    "attention, classes": (
+        lambda: Attention((5,), 8, 2, 2, 3, encoder=Categorical(3)),
+        (5,),
         0,
     ),
     "average": (lambda: NetworkAverage([MADE([8]), NADE(8)]), (6,), 0),
@@ -203,7 +220,14 @@ def test_each_parameter_hears_exactly_the_past(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["eonade", "gru, two layers", "wavenet, stacks", "pixelcnn, channels"]
+    "name",
+    [
+        "eonade",
+        "gru, two layers",
+        "wavenet, stacks",
+        "pixelcnn, channels",
+        "attention, orders",
+    ],
 )
 def test_a_training_step_opens_nothing(name):
     network = make(name)
@@ -243,7 +267,9 @@ def test_probabilities_of_all_events_sum_to_one(name):
     np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["eonade", "lstm", "wavenet", "pixelcnn, channels"])
+@pytest.mark.parametrize(
+    "name", ["eonade", "lstm", "wavenet", "pixelcnn, channels", "attention, orders"]
+)
 def test_samples_have_the_probabilities_of_the_density(name):
     model, context = make_density(name)
     states = all_states(model.network.event_size)
@@ -266,6 +292,7 @@ def test_samples_have_the_probabilities_of_the_density(name):
         "average",
         "average, image",
         "average, other blocks",
+        "attention",
     ],
 )
 def test_fast_samples_are_slow_samples(name, monkeypatch):
@@ -341,7 +368,9 @@ def test_any_number_of_batch_axes(name, batch):
     )
 
 
-@pytest.mark.parametrize("name", ["eonade", "lstm, end", "wavenet", "pixelcnn, wide"])
+@pytest.mark.parametrize(
+    "name", ["eonade", "lstm, end", "wavenet", "pixelcnn, wide", "attention, orders"]
+)
 def test_mixed_precision(name):
     exact = make(name)
     config = {**exact.get_config(), "dtype": "mixed_bfloat16"}
@@ -366,6 +395,7 @@ PATTERNS = {
     "nade": lambda: NADE(16),
     "lstm": lambda: Recurrent((6,), 8),
     "wavenet": lambda: WaveNet((6,), 8, num_layers=3),
+    "attention": lambda: Attention((6,), 16, 2, 2),
     "pixelcnn": lambda: PixelCNN((2, 3), 16, num_layers=2),
     "pixelrnn": lambda: PixelRNN((2, 3), 32, num_layers=1, first_kernel_size=3),
 }
@@ -454,6 +484,17 @@ def average_of(*networks):
         (lambda: Recurrent((4,), 8, num_params=3, end=2)(np.zeros((2, 4))), "one-hot"),
         (lambda: make("lstm")(np.zeros((2, 5))), r"\(6,\)"),
         (lambda: make("lstm").start(2, order=np.zeros((2, 6))), "structure"),
+        (lambda: Attention(()), "event_shape"),
+        (lambda: Attention((4, 0)), "event_shape"),
+        (lambda: Attention((4,), 0), "width"),
+        (lambda: Attention((4,), num_layers=0), "num_layers"),
+        (lambda: Attention((4,), num_heads=0), "num_heads"),
+        (lambda: Attention((4,), 6, num_heads=4), "divide"),
+        (lambda: Attention((4,), mlp_units=0), "mlp_units"),
+        (lambda: Attention((4,), dropout=1.0), "dropout"),
+        (lambda: Attention((4,), num_masks=2), "would be the same"),
+        (lambda: Attention((4,), ordering=[0, 1, 1, 2]), "once"),
+        (lambda: Attention((4,), ordering=[1, 0]), "0..3 once"),
         (lambda: WaveNet((4, 4)), "event_shape"),
         (lambda: WaveNet((4,), num_layers=0), "num_layers"),
         (lambda: WaveNet((4,), num_stacks=0), "num_stacks"),
@@ -525,7 +566,10 @@ def test_nade_is_the_recursion_of_the_paper(size):
     )
 
 
-@pytest.mark.parametrize("name", ["nade", "eonade", "nade, classes"])
+@pytest.mark.parametrize(
+    "name",
+    ["nade", "eonade", "nade, classes", "attention, classes", "attention, orders"],
+)
 def test_nade_takes_an_order_for_each_example(name):
     network = make(name)
     x, context = make_data(name)
@@ -557,7 +601,7 @@ def test_eonade_is_the_mixture_of_its_orderings():
     )
 
 
-@pytest.mark.parametrize("name", ["eonade", "average, cycle"])
+@pytest.mark.parametrize("name", ["eonade", "average, cycle", "attention, orders"])
 def test_an_order_agnostic_network_imputes_exactly(name):
     """Under an ordering with the observed entries first: chi-square on the missing."""
     model, context = make_density(name)
@@ -773,7 +817,7 @@ def test_the_row_lstm_hears_a_triangle():
 
 
 @keras.saving.register_keras_serializable(package="mine")
-class Attention(Autoregressive):
+class Attending(Autoregressive):
     """Each entry attends to those before it."""
 
     def __init__(self, event_shape, units=16, num_params=None, **kwargs):
@@ -805,7 +849,7 @@ class Attention(Autoregressive):
 
 @pytest.mark.parametrize("context_size", [0, 2])
 def test_a_network_of_ones_own(context_size, tmp_path):
-    network = Attention((5,), num_params=3)
+    network = Attending((5,), num_params=3)
     model = AutoregressiveDensity(network, Categorical(3))
     rng = np.random.RandomState(0)
     x = np.tile(rng.randint(3, size=(256, 1)), (1, 5)).astype("float32")
@@ -832,7 +876,7 @@ def test_a_network_of_ones_own(context_size, tmp_path):
 
 def test_the_readme_shows_this_network():
     readme = Path(__file__).parents[2] / "README.md"
-    assert inspect.getsource(Attention).strip() in readme.read_text(encoding="utf-8")
+    assert inspect.getsource(Attending).strip() in readme.read_text(encoding="utf-8")
 
 
 # NetworkAverage -----------------------------------------------------------------------
