@@ -113,7 +113,7 @@ class Attention(Autoregressive):
         check_positive("num_heads", num_heads)
         if width % num_heads:
             raise ValueError(
-                "`num_heads` must divide `width`: each head has as many of its numbers. "
+                "`num_heads` must divide `width`, which the heads share. "
                 f"Received: width={width}, num_heads={num_heads}."
             )
         if mlp_units is not None:
@@ -357,6 +357,9 @@ class AttentionBlock(keras.layers.Layer):
             v: values.
             mask: bools `(queries, keys)`; what is not heard has weight zero, exactly.
         """
+        if v.shape[-2] == 1:
+            # All there is to hear; Keras warns of a softmax over it.
+            return ops.broadcast_to(v, ops.shape(q))
         # Half precision is for products: a softmax sums many small numbers.
         scores = ops.cast(ops.matmul(q, k), self.variable_dtype)
         unheard = ops.convert_to_tensor(UNHEARD, self.variable_dtype)

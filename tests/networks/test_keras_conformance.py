@@ -328,7 +328,7 @@ case("of batch axes", Recurrent, CELL, (2, 2, 6), (2, 2, 6), 5, **SEED)
 case("with context", Recurrent, CELL, SEQUENCE_CONTEXT, SEQUENCE, 5, **SEED)
 
 # Attention: kernel and bias of what is heard, gains, two tables of places, the start, a
-# norm, an output kernel and a bias to each entry; twelve to a block, and with a context U.
+# norm, an output kernel and a bias to each entry; twelve to a block; with a context U.
 TOKENS = {"event_shape": (5,), "width": 4, "num_layers": 1, "num_heads": 2}
 for name, options, output, weights, expected in [
     ("", {}, ROWS, 22, {"train": True}),

@@ -113,8 +113,8 @@ NETWORKS = {
         2,
     ),
     "attention, orders": (
-        lambda: Attention((2, 3), 8, 2, 2, ordering="random", num_masks=3, seed=4),
-        (2, 3),
+        lambda: Attention((6,), 8, 1, 2, ordering="random", num_masks=3, seed=4),
+        (6,),
         2,
     ),
     "attention, classes": (
