@@ -3,14 +3,14 @@
     python benchmarks/attention.py [--data FOLDER] [--seconds 60] [--json FILE]
     python benchmarks/attention.py --draws
 
-Both networks are trained in the order of the data, with Adam whose rate falls to zero as
-the time runs out, for `--seconds` of processor time on each of three sets of binary
+Both networks are trained in the order of the data, with Adam whose rate falls to zero
+as the time runs out, for `--seconds` of processor time on each of three sets of binary
 variables and for three times as many on binarized MNIST; the weights that are best on
-validation rows are scored on test rows, at most `--rows` of each. Rounds of training and
-validation count, compiling does too.
+validation rows are scored on test rows, at most `--rows` of each. Training, validation
+and compiling count.
 
-The second command compares drawing with keys and values that are kept and with the whole
-network at every step, in passes over as many rows; all compiled.
+The second command compares drawing with keys and values that are kept, and with the
+whole network at every step, in passes over as many rows; all compiled.
 """
 
 import argparse
@@ -46,9 +46,9 @@ def train(network, data, rate, batch, rows, seconds, num_valid):
     start = time.process_time()
     while spent < seconds:
         model.optimizer.learning_rate.assign(rate * (1 - spent / seconds))
-        # Of a small round whole batches are left, so that one step is compiled.
-        chosen = rng.permutation(len(data["train"]))[: rows // batch * batch]
-        chosen = chosen[: len(chosen) // batch * batch]
+        # Whole batches, so that one step is compiled.
+        count = min(rows, len(data["train"])) // batch * batch
+        chosen = rng.permutation(len(data["train"]))[:count]
         model.fit(data["train"][chosen].astype("float32"), batch_size=batch, verbose=0)
         seen += len(chosen)
         nats = model.evaluate(valid, batch_size=batch, verbose=0)
