@@ -81,9 +81,11 @@ class Attention(Autoregressive):
 
     Reference:
         Vaswani et al. 2017, "Attention Is All You Need",
-        https://arxiv.org/abs/1706.03762; Xiong et al. 2020, "On Layer Normalization in
-        the Transformer Architecture", https://arxiv.org/abs/2002.04745; of tokens told
-        what comes next, Yang et al. 2019, "XLNet", https://arxiv.org/abs/1906.08237
+        https://arxiv.org/abs/1706.03762; norms before, Xiong et al. 2020, "On Layer
+        Normalization in the Transformer Architecture",
+        https://arxiv.org/abs/2002.04745; of root mean squares, Zhang, Sennrich 2019,
+        https://arxiv.org/abs/1910.07467; tokens told what comes next, Yang et al. 2019,
+        "XLNet", https://arxiv.org/abs/1906.08237
     """
 
     orderings_only = True
@@ -165,7 +167,7 @@ class Attention(Autoregressive):
             )
             self.context_layer.build((None, self.context_size))
         self.blocks = [self._make_block(index) for index in range(self.num_layers)]
-        self.norm = keras.layers.LayerNormalization(dtype=policy, name="norm")
+        self.norm = keras.layers.RMSNormalization(dtype=policy, name="norm")
         self.norm.build((None, width))
         self.output_layer = keras.layers.Dense(
             self.params_per_entry,
@@ -301,7 +303,9 @@ class AttentionBlock(keras.layers.Layer):
         self.width = width
         self.num_heads = num_heads
         policy = self.dtype_policy
-        self.norms = [keras.layers.LayerNormalization(dtype=policy) for _ in range(2)]
+        # Not of means: on TensorFlow Keras lets no derivative through them, and the
+        # second derivatives of a density would be wrong.
+        self.norms = [keras.layers.RMSNormalization(dtype=policy) for _ in range(2)]
         # Queries, keys and values, one product.
         self.attend_layer = keras.layers.Dense(3 * width, dtype=policy, name="attend")
         self.join_layer = keras.layers.Dense(width, dtype=policy, name="join")

@@ -59,6 +59,11 @@ MODELS = {
         (3, 3),
         0,
     ),
+    "attention": (
+        lambda: AutoregressiveDensity(keras_made.Attention((SIZE,), 8, 1, 2)),
+        (SIZE,),
+        CONTEXT,
+    ),
     "wavenet": (
         lambda: AutoregressiveDensity(keras_made.WaveNet((8,), 4, num_layers=2)),
         (8,),
