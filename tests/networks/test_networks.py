@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from eager import uncompiled
 from laws import (
     all_states,
     chi_square_p,
@@ -27,6 +28,7 @@ from keras_made import (
     AutoregressiveDensity,
     Bernoulli,
     Categorical,
+    Columns,
     MixtureOfLogistics,
     MixtureOfNormals,
     NetworkAverage,
@@ -39,6 +41,7 @@ from keras_made import (
 from keras_made.densities.drawing import observed_first
 from keras_made.image_masks import image_mask, image_reach
 from keras_made.layers import CausalConv1D, MaskedConv2D
+from keras_made.networks import attention
 
 pytestmark = pytest.mark.neutral
 
@@ -391,6 +394,7 @@ def test_mixed_precision(name):
     assert np.isfinite(to_numpy(samples)).all()
 
 
+CYCLE = {"ordering": "random", "num_masks": 3}
 PATTERNS = {
     "nade": lambda: NADE(16),
     "lstm": lambda: Recurrent((6,), 8),
@@ -434,8 +438,26 @@ def test_fit_learns_and_impute_completes(name):
         (lambda: WaveNet((4,), 8, 6, num_layers=1), MixtureOfLogistics(2, 9)),
         (lambda: Recurrent((4,), 8, "gru", 2), Normal()),
         (lambda: PixelRNN((2, 2), 8, 256, num_layers=1), Categorical(256)),
+        (
+            lambda: Attention((4,), 8, 1, 2, 9, dropout=0.1, **CYCLE),
+            Columns(
+                [
+                    Normal(),
+                    Categorical(9),
+                    MixtureOfNormals(2),
+                    MixtureOfLogistics(2, 9),
+                ]
+            ),
+        ),
     ],
-    ids=["rnade", "pixelcnn logistics", "wavenet logistics", "gru normal", "256"],
+    ids=[
+        "rnade",
+        "pixelcnn logistics",
+        "wavenet logistics",
+        "gru normal",
+        "256",
+        "attention columns",
+    ],
 )
 def test_any_conditional(network, conditional):
     network = network()
@@ -618,6 +640,40 @@ def test_an_order_agnostic_network_imputes_exactly(name):
     draws = to_numpy(model.impute(np.tile(x, (4000, 1)), observed, context, seed=0))
     counts = np.bincount(state_index(draws[:, ~observed]), minlength=8)
     assert chi_square_p(counts, p / p.sum()) > 1e-3
+
+
+# Attention ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 6])
+def test_attention_in_blocks_is_attention_at_once(length, monkeypatch):
+    """Whatever the length of its blocks, and whether the last is full."""
+    network = make("attention, orders")
+    x, context = make_data("attention, orders")
+    whole = to_numpy(network(x, context, structure=1))
+    monkeypatch.setattr(attention, "BLOCK", length)
+    blocks = to_numpy(network(x, context, structure=1))
+    np.testing.assert_allclose(blocks, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(
+        heard_by("attention, orders", network, 1), past(network, 1)
+    )
+
+
+def test_attention_knows_any_order_of_a_pattern():
+    """Entries that are all alike: after one, whichever it is, all others are known."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.RandomState(0)
+    x = np.tile(rng.randint(2, size=(512, 1)), (1, 5)).astype("float32")
+    network = Attention((5,), 16, 1, 2, ordering="random", num_masks=60)
+    model = AutoregressiveDensity(network, structures=[0])
+    model.compile(keras.optimizers.Adam(0.02))
+    model.fit(x, epochs=15, batch_size=32, verbose=0)
+    # Each row sees another entry, and so has another order than the others.
+    observed = np.eye(5, dtype=bool)[np.arange(200) % 5]
+    missing = np.where(observed, x[:200], np.nan)
+    with uncompiled():
+        completed = to_numpy(model.impute(missing, seed=0, verbose=0))
+    assert (completed == x[:200]).mean() > 0.97
 
 
 # Recurrent ----------------------------------------------------------------------------
