@@ -308,11 +308,12 @@ CONVERTED = {
         "order-agnostic with context",
         "columns",
         "nade",
+        "attention",
         "pixelcnn",
         "recurrent",
         "maf",
     ],
-    "litert": ["nade", "pixelcnn", "maf", "nice"],
+    "litert": ["nade", "attention", "pixelcnn", "maf", "nice"],
 }
 # With a fixed number of rows, more models can be converted.
 CONVERTED_AT_A_FIXED_SIZE = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import ops
 from eager import uncompiled
+from keras import ops
 from laws import (
     all_states,
     chi_square_p,
@@ -659,6 +659,7 @@ def test_attention_in_blocks_is_attention_at_once(length, monkeypatch):
     )
 
 
+@pytest.mark.compiled
 def test_attention_knows_any_order_of_a_pattern():
     """Entries that are all alike: after one, whichever it is, all others are known."""
     keras.utils.set_random_seed(0)
