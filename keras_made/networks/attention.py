@@ -101,7 +101,7 @@ class Attention(Autoregressive):
         ordering: str | Sequence[int] = "natural",
         num_masks: int = 1,
         mlp_units: int | None = None,
-        activation="gelu",
+        activation="silu",
         dropout: float = 0.0,
         seed: int = 0,
         **layer_kwargs,
