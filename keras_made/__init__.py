@@ -18,6 +18,7 @@ from keras_made.entries import (
     Transformed,
 )
 from keras_made.export.saved_model import export_saved_model
+from keras_made.networks.attention import Attention
 from keras_made.networks.average import NetworkAverage
 from keras_made.networks.made import MADE
 from keras_made.networks.nade import NADE
@@ -31,6 +32,7 @@ __all__ = [
     "MADE",
     "NADE",
     "Atoms",
+    "Attention",
     "Autoregressive",
     "AutoregressiveDensity",
     "Bernoulli",

@@ -23,6 +23,7 @@ from laws import chi_square_p, reload, run_steps, set_random_weights, to_numpy
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     AutoregressiveDensity,
     Bernoulli,
     Categorical,
@@ -82,7 +83,7 @@ def draw_case(number: int) -> Case:
     kind = choose(
         "network",
         ["made"] * 5 + ["nade", "nade", "average", "average", "recurrent"]
-        + ["wavenet", "pixelcnn", "pixelrnn", "graph", "ties"],
+        + ["wavenet", "attention", "pixelcnn", "pixelrnn", "graph", "ties"],
     )  # fmt: skip
     dtype = choose("dtype", ["float32"] * 3 + [*HALVES, *_doubles()])
     shape = _draw_shape(choose, kind)
@@ -154,6 +155,8 @@ def _draw_network(choose, kind, shape, conditional, dtype):
         layers = choose("layers", [1, 2])
         network = Recurrent(shape, 4, cell, num_layers=layers, end=end, **common)
         return network, None
+    if kind == "attention":
+        return _draw_attention(choose, shape, common), None
     if kind == "wavenet":
         layers, kernel_size = choose("layers", [1, 3]), choose("kernel", [1, 2, 3])
         stacks = choose("stacks", [1, 2])
@@ -228,6 +231,14 @@ def _draw_structured(choose, kind, size, common):
     masks = choose("masks", [1, 2]) if degrees == "random" else 1
     one = {"ordering": ranks, "hidden_degrees": degrees, "num_masks": masks}
     return MADE(hidden, **options, **one)
+
+
+def _draw_attention(choose, shape, common):
+    ordering = choose("ordering", ["natural", "reversed", "random"])
+    masks = choose("masks", [1, 3]) if ordering == "random" else 1
+    layers, heads = choose("layers", [1, 2]), choose("heads", [1, 2])
+    options = {"ordering": ordering, "num_masks": masks, "seed": 3, **common}
+    return Attention(shape, 4, layers, heads, **options)
 
 
 def _draw_average(choose, size, common):

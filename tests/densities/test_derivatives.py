@@ -13,6 +13,7 @@ from laws import set_random_weights, to_numpy
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     AutoregressiveDensity,
     Bernoulli,
     Categorical,
@@ -66,6 +67,7 @@ NETWORKS = {
         [MADE([6], activation="tanh", **kwargs), NADE(5, **kwargs)],
         dtype=kwargs["dtype"],
     ),
+    "attention": lambda **kwargs: Attention((4,), 4, 1, 2, **kwargs),
     "wavenet": lambda **kwargs: WaveNet((4,), 3, num_layers=2, **kwargs),
     "lstm": lambda **kwargs: Recurrent((4,), 3, num_layers=2, **kwargs),
     "gru": lambda **kwargs: Recurrent((4,), 3, "gru", **kwargs),

@@ -71,6 +71,11 @@ MODELS = {
         (3, 3),
         0,
     ),
+    "attention": (
+        lambda: AutoregressiveDensity(keras_made.Attention((SIZE,), 8, 1, 2)),
+        (SIZE,),
+        CONTEXT,
+    ),
     "wavenet": (
         lambda: AutoregressiveDensity(keras_made.WaveNet((8,), 4, num_layers=2)),
         (8,),
@@ -318,12 +323,13 @@ CONVERTED = {
         "order-agnostic with context",
         "columns",
         "nade",
+        "attention",
         "pixelcnn",
         "recurrent",
         "maf",
         "holes",
     ],
-    "litert": ["nade", "pixelcnn", "maf", "nice"],
+    "litert": ["nade", "attention", "pixelcnn", "maf", "nice"],
 }
 # With a fixed number of rows, more models can be converted.
 CONVERTED_AT_A_FIXED_SIZE = {

@@ -9,6 +9,7 @@ from laws import reload, set_random_weights, to_numpy
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     AutoregressiveDensity,
     Bernoulli,
     Categorical,
@@ -34,6 +35,7 @@ NETWORKS = {
     "wavenet": lambda **kw: WaveNet((4,), 6, 3, num_layers=1, **kw),
     "pixelcnn": lambda **kw: PixelCNN((2, 2), 6, 3, num_layers=1, **kw),
     "pixelrnn": lambda **kw: PixelRNN((2, 2), 6, 3, num_layers=1, **kw),
+    "attention": lambda **kw: Attention((4,), 6, 2, 3, 3, **kw),
     "average": lambda **kw: NetworkAverage(
         [MADE([6], 3, **kw), Recurrent((4,), 6, "gru", 3, **kw)],
         **{name: value for name, value in kw.items() if name == "dtype"},

@@ -13,6 +13,7 @@ from laws import set_random_weights as randomize
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     AutoregressiveDensity,
     Categorical,
     NetworkAverage,
@@ -31,6 +32,12 @@ MAKE = {
     ),
     "nade": lambda **o: NADE(5, 3, **o),
     "nade, orders": lambda **o: NADE(5, 3, **RANDOM, **o),
+    "attention": lambda event_shape=(SIZE,), **o: Attention(
+        event_shape, 8, 1, 2, 3, **o
+    ),
+    "attention, orders": lambda event_shape=(SIZE,), **o: Attention(
+        event_shape, 8, 1, 2, 3, **RANDOM, **o
+    ),
     "average": lambda **o: NetworkAverage(
         [MADE([8], 3, **RANDOM, **o), NADE(5, 3, **RANDOM)]
     ),

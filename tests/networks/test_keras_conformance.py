@@ -12,6 +12,7 @@ from keras.src.testing import TestCase
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     Categorical,
     MixtureOfLogistics,
     NetworkAverage,
@@ -325,6 +326,31 @@ for name, options, output, weights, expected in [
     case(name, Recurrent, CELL | options, SEQUENCE, output, weights, **expected)
 case("of batch axes", Recurrent, CELL, (2, 2, 6), (2, 2, 6), 5, **SEED)
 case("with context", Recurrent, CELL, SEQUENCE_CONTEXT, SEQUENCE, 5, **SEED)
+
+# Attention: kernel and bias of what is heard, gains, two tables of places, the start, a
+# norm, an output kernel and a bias to each entry; ten to a block; with a context U.
+TOKENS = {"event_shape": (5,), "width": 4, "num_layers": 1, "num_heads": 2}
+for name, options, output, weights, expected in [
+    ("", {}, ROWS, 19, {"train": True}),
+    ("of two layers", {"num_layers": 2}, ROWS, 29, {}),
+    ("reversed", {"ordering": "reversed"}, ROWS, 19, {}),
+    ("in a given order", {"ordering": (2, 0, 1, 4, 3)}, ROWS, 19, {}),
+    ("of a cycle of orders", RANDOM, ROWS, 19, {"train": True, **CYCLE}),
+    ("of another dense net", {"mlp_units": 3, "activation": "relu"}, ROWS, 19, {}),
+    ("with dropout", {"dropout": 0.5}, ROWS, 19, {"expected_num_seed_generators": 2}),
+    ("of parameters", THREE, (2, 5, 3), 19, {}),
+    ("of classes", ENCODED, (2, 5, 3), 19, {}),
+    ("of levels", LEVELS, (2, 5, 3), 19, {}),
+    ("of float64", {"dtype": "float64"}, ROWS, 19, {}),
+]:
+    if "dtype" in options:
+        expected = {"expected_output_dtype": "float64"}
+    case(name, Attention, TOKENS | options, ROWS, output, weights, **expected)
+case("of batch axes", Attention, TOKENS, (2, 3, 5), (2, 3, 5), 19)
+case("of one entry", Attention, TOKENS | {"event_shape": (1,)}, (2, 1), (2, 1), 19)
+case("with context", Attention, TOKENS, CONTEXT, ROWS, 20)
+IMAGE_TOKENS = TOKENS | {"event_shape": (4, 3)}
+case("of an image", Attention, IMAGE_TOKENS, IMAGE, IMAGE, 19)
 
 DENSE = {"source_degrees": [0, 1, 2, 1], "degrees": [2, 0, 1]}
 TWO = {"source_degrees": [[0, 1, 2, 1], [1, 0, 0, 2]], "degrees": [[2, 0, 1]] * 2}

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from eager import uncompiled
 from keras import ops
 from laws import (
     all_states,
@@ -22,10 +23,12 @@ from laws import (
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     Autoregressive,
     AutoregressiveDensity,
     Bernoulli,
     Categorical,
+    Columns,
     MixtureOfLogistics,
     MixtureOfNormals,
     NetworkAverage,
@@ -38,6 +41,7 @@ from keras_made import (
 from keras_made.densities.drawing import observed_first
 from keras_made.image_masks import image_mask, image_reach
 from keras_made.layers import CausalConv1D, MaskedConv2D
+from keras_made.networks import attention
 
 pytestmark = pytest.mark.neutral
 
@@ -103,6 +107,22 @@ NETWORKS = {
     "pixelrnn, channels": (
         lambda: PixelRNN((2, 2, 2), 12, 2, num_layers=2, first_kernel_size=5),
         (2, 2, 2),
+        0,
+    ),
+    "attention": (lambda: Attention((6,), 8, 2, 2), (6,), 0),
+    "attention, own ordering": (
+        lambda: Attention((4,), 8, 1, 4, 2, ordering=[2, 0, 3, 1], mlp_units=5),
+        (4,),
+        2,
+    ),
+    "attention, orders": (
+        lambda: Attention((6,), 8, 1, 2, ordering="random", num_masks=3, seed=4),
+        (6,),
+        2,
+    ),
+    "attention, classes": (
+        lambda: Attention((5,), 8, 2, 2, 3, encoder=Categorical(3)),
+        (5,),
         0,
     ),
     "average": (lambda: NetworkAverage([MADE([8]), NADE(8)]), (6,), 0),
@@ -203,7 +223,14 @@ def test_each_parameter_hears_exactly_the_past(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["eonade", "gru, two layers", "wavenet, stacks", "pixelcnn, channels"]
+    "name",
+    [
+        "eonade",
+        "gru, two layers",
+        "wavenet, stacks",
+        "pixelcnn, channels",
+        "attention, orders",
+    ],
 )
 def test_a_training_step_opens_nothing(name):
     network = make(name)
@@ -243,7 +270,9 @@ def test_probabilities_of_all_events_sum_to_one(name):
     np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["eonade", "lstm", "wavenet", "pixelcnn, channels"])
+@pytest.mark.parametrize(
+    "name", ["eonade", "lstm", "wavenet", "pixelcnn, channels", "attention, orders"]
+)
 def test_samples_have_the_probabilities_of_the_density(name):
     model, context = make_density(name)
     states = all_states(model.network.event_size)
@@ -266,6 +295,7 @@ def test_samples_have_the_probabilities_of_the_density(name):
         "average",
         "average, image",
         "average, other blocks",
+        "attention",
     ],
 )
 def test_fast_samples_are_slow_samples(name, monkeypatch):
@@ -341,7 +371,9 @@ def test_any_number_of_batch_axes(name, batch):
     )
 
 
-@pytest.mark.parametrize("name", ["eonade", "lstm, end", "wavenet", "pixelcnn, wide"])
+@pytest.mark.parametrize(
+    "name", ["eonade", "lstm, end", "wavenet", "pixelcnn, wide", "attention, orders"]
+)
 def test_mixed_precision(name):
     exact = make(name)
     config = {**exact.get_config(), "dtype": "mixed_bfloat16"}
@@ -362,10 +394,12 @@ def test_mixed_precision(name):
     assert np.isfinite(to_numpy(samples)).all()
 
 
+CYCLE = {"ordering": "random", "num_masks": 3}
 PATTERNS = {
     "nade": lambda: NADE(16),
     "lstm": lambda: Recurrent((6,), 8),
     "wavenet": lambda: WaveNet((6,), 8, num_layers=3),
+    "attention": lambda: Attention((6,), 16, 2, 2),
     "pixelcnn": lambda: PixelCNN((2, 3), 16, num_layers=2),
     "pixelrnn": lambda: PixelRNN((2, 3), 32, num_layers=1, first_kernel_size=3),
 }
@@ -404,8 +438,26 @@ def test_fit_learns_and_impute_completes(name):
         (lambda: WaveNet((4,), 8, 6, num_layers=1), MixtureOfLogistics(2, 9)),
         (lambda: Recurrent((4,), 8, "gru", 2), Normal()),
         (lambda: PixelRNN((2, 2), 8, 256, num_layers=1), Categorical(256)),
+        (
+            lambda: Attention((4,), 8, 1, 2, 9, dropout=0.1, **CYCLE),
+            Columns(
+                [
+                    Normal(),
+                    Categorical(9),
+                    MixtureOfNormals(2),
+                    MixtureOfLogistics(2, 9),
+                ]
+            ),
+        ),
     ],
-    ids=["rnade", "pixelcnn logistics", "wavenet logistics", "gru normal", "256"],
+    ids=[
+        "rnade",
+        "pixelcnn logistics",
+        "wavenet logistics",
+        "gru normal",
+        "256",
+        "attention columns",
+    ],
 )
 def test_any_conditional(network, conditional):
     network = network()
@@ -454,6 +506,17 @@ def average_of(*networks):
         (lambda: Recurrent((4,), 8, num_params=3, end=2)(np.zeros((2, 4))), "one-hot"),
         (lambda: make("lstm")(np.zeros((2, 5))), r"\(6,\)"),
         (lambda: make("lstm").start(2, order=np.zeros((2, 6))), "structure"),
+        (lambda: Attention(()), "event_shape"),
+        (lambda: Attention((4, 0)), "event_shape"),
+        (lambda: Attention((4,), 0), "width"),
+        (lambda: Attention((4,), num_layers=0), "num_layers"),
+        (lambda: Attention((4,), num_heads=0), "num_heads"),
+        (lambda: Attention((4,), 6, num_heads=4), "divide"),
+        (lambda: Attention((4,), mlp_units=0), "mlp_units"),
+        (lambda: Attention((4,), dropout=1.0), "dropout"),
+        (lambda: Attention((4,), num_masks=2), "would be the same"),
+        (lambda: Attention((4,), ordering=[0, 1, 1, 2]), "once"),
+        (lambda: Attention((4,), ordering=[1, 0]), "0..3 once"),
         (lambda: WaveNet((4, 4)), "event_shape"),
         (lambda: WaveNet((4,), num_layers=0), "num_layers"),
         (lambda: WaveNet((4,), num_stacks=0), "num_stacks"),
@@ -525,7 +588,10 @@ def test_nade_is_the_recursion_of_the_paper(size):
     )
 
 
-@pytest.mark.parametrize("name", ["nade", "eonade", "nade, classes"])
+@pytest.mark.parametrize(
+    "name",
+    ["nade", "eonade", "nade, classes", "attention, classes", "attention, orders"],
+)
 def test_nade_takes_an_order_for_each_example(name):
     network = make(name)
     x, context = make_data(name)
@@ -557,7 +623,7 @@ def test_eonade_is_the_mixture_of_its_orderings():
     )
 
 
-@pytest.mark.parametrize("name", ["eonade", "average, cycle"])
+@pytest.mark.parametrize("name", ["eonade", "average, cycle", "attention, orders"])
 def test_an_order_agnostic_network_imputes_exactly(name):
     """Under an ordering with the observed entries first: chi-square on the missing."""
     model, context = make_density(name)
@@ -574,6 +640,41 @@ def test_an_order_agnostic_network_imputes_exactly(name):
     draws = to_numpy(model.impute(np.tile(x, (4000, 1)), observed, context, seed=0))
     counts = np.bincount(state_index(draws[:, ~observed]), minlength=8)
     assert chi_square_p(counts, p / p.sum()) > 1e-3
+
+
+# Attention ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 6])
+def test_attention_in_blocks_is_attention_at_once(length, monkeypatch):
+    """Whatever the length of its blocks, and whether the last is full."""
+    network = make("attention, orders")
+    x, context = make_data("attention, orders")
+    whole = to_numpy(network(x, context, structure=1))
+    monkeypatch.setattr(attention, "BLOCK", length)
+    blocks = to_numpy(network(x, context, structure=1))
+    np.testing.assert_allclose(blocks, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(
+        heard_by("attention, orders", network, 1), past(network, 1)
+    )
+
+
+@pytest.mark.compiled
+def test_attention_knows_any_order_of_a_pattern():
+    """Entries that are all alike: after one, whichever it is, all others are known."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.RandomState(0)
+    x = np.tile(rng.randint(2, size=(512, 1)), (1, 5)).astype("float32")
+    network = Attention((5,), 16, 1, 2, ordering="random", num_masks=60)
+    model = AutoregressiveDensity(network, structures=[0])
+    model.compile(keras.optimizers.Adam(0.02))
+    model.fit(x, epochs=15, batch_size=32, verbose=0)
+    # Each row sees another entry, and so has another order than the others.
+    observed = np.eye(5, dtype=bool)[np.arange(200) % 5]
+    missing = np.where(observed, x[:200], np.nan)
+    with uncompiled():
+        completed = to_numpy(model.impute(missing, seed=0, verbose=0))
+    assert (completed == x[:200]).mean() > 0.97
 
 
 # Recurrent ----------------------------------------------------------------------------
@@ -773,7 +874,7 @@ def test_the_row_lstm_hears_a_triangle():
 
 
 @keras.saving.register_keras_serializable(package="mine")
-class Attention(Autoregressive):
+class Attending(Autoregressive):
     """Each entry attends to those before it."""
 
     def __init__(self, event_shape, units=16, num_params=None, **kwargs):
@@ -805,7 +906,7 @@ class Attention(Autoregressive):
 
 @pytest.mark.parametrize("context_size", [0, 2])
 def test_a_network_of_ones_own(context_size, tmp_path):
-    network = Attention((5,), num_params=3)
+    network = Attending((5,), num_params=3)
     model = AutoregressiveDensity(network, Categorical(3))
     rng = np.random.RandomState(0)
     x = np.tile(rng.randint(3, size=(256, 1)), (1, 5)).astype("float32")
@@ -832,7 +933,7 @@ def test_a_network_of_ones_own(context_size, tmp_path):
 
 def test_the_readme_shows_this_network():
     readme = Path(__file__).parents[2] / "README.md"
-    assert inspect.getsource(Attention).strip() in readme.read_text(encoding="utf-8")
+    assert inspect.getsource(Attending).strip() in readme.read_text(encoding="utf-8")
 
 
 # NetworkAverage -----------------------------------------------------------------------
