@@ -5,8 +5,8 @@
 `first` is the wall clock of the first call, `CPU` the processor time of it, `second`
 the wall clock of the next one. The quick start is the model of the README; the table
 has eight columns of four kinds and 16 orders. Then a draw of 1,000 rows of a MAF of
-five steps, D = 6, (100, 100), beside the same of TensorFlow Probability's flow under XLA
-and of zuko's, where they are installed.
+five steps, D = 6, (100, 100), beside the same of TensorFlow Probability's flow under
+XLA and of zuko's, where they are installed.
 """
 
 import argparse

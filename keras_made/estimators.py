@@ -143,8 +143,8 @@ class DensityEstimator(_TableEstimator):
             numbers of rows and columns (`keras_made.tables.recipe`).
         num_masks: orders that are trained.
         dropout: share of hidden units that is dropped in training.
-        schema: a `keras_made.tables.Schema`. None: read from a DataFrame; the columns of
-            an array are real.
+        schema: a `keras_made.tables.Schema`. None: read from a DataFrame; the columns
+            of an array are real.
         max_epochs: at most.
         batch_size: rows of a step.
         validation_fraction: share of the rows by which training stops; 0: none.
