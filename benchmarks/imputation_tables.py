@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from imputation_protocol import (
+    COMPLETIONS,
     MEASURES,
     METHODS,
     SEEDS,
@@ -35,20 +36,34 @@ def read_runs(path) -> list[dict]:
 def add_runs(path, runs):
     """Write what is known with some runs more; other processes may write too."""
     lines = [json.dumps(run) for run in [*read_runs(path), *runs]]
-    whole = '{"on": %s,\n"rows": [\n%s\n]}\n' % (
-        json.dumps(describe_machine()),
-        ",\n".join(lines),
-    )
+    about = json.dumps(describe_machine())
+    whole = '{"on": ' + about + ',\n"rows": [\n' + ",\n".join(lines) + "\n]}\n"
     beside = Path(path).with_suffix(".partial")
     beside.write_text(whole)
     beside.replace(path)
+
+
+def ours(holes, kinds, seed):
+    """Draws of our density, and the point in their middle."""
+    from imputation_recipe import complete, point, train_folds
+
+    density, trained, _ = train_folds(holes, kinds, seed)
+    drawn = complete(density, trained, holes, COPIES, seed)
+    return {
+        "ours": drawn[:COMPLETIONS],
+        "ours, point": point(drawn, kinds)[None],
+    }
+
+
+COPIES = 30
+ALL_METHODS = {"ours": ours, **METHODS}
 
 
 def run_method(folder, table, seed, method):
     """One line for the file for each row of the table that the method gives."""
     true, holes, kinds = load_rows(folder, table, seed)
     start = time.process_time()
-    results = METHODS[method](holes, kinds, seed)
+    results = ALL_METHODS[method](holes, kinds, seed)
     if not isinstance(results, dict):
         results = {method: results}
     about = {"table": table, "seed": seed, "cpu_seconds": time.process_time() - start}
@@ -90,7 +105,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder that holds the folder `tables`")
     parser.add_argument("--json", required=True, help="file of the runs")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(ALL_METHODS))
     parser.add_argument("--tables", nargs="*", default=list(TABLES))
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--table", action="store_true", help="print, and run nothing")
