@@ -13,7 +13,7 @@ from imputation_values import ValueTable
 import keras_made as km
 
 FOLDS, ORDERS = 3, 512
-STEPS_BETWEEN_LOOKS, MOST_STEPS, PATIENCE = 50, 1500, 4
+STEPS_BETWEEN_LOOKS, MOST_STEPS, PATIENCE = 50, 1000, 2
 RATE, BATCH, HIDDEN = 2e-3, 256, 0.3
 
 
@@ -26,7 +26,7 @@ def make_entries(rows, kinds):
         cells=128 if size <= 12 else 64,
         knots=int(np.clip(count // 32, 4, 32)),
         heard=int(np.clip(count // 16, 8, 32)),
-        mixture=3,
+        mixture=3 if count < 500 else 0,
     )
 
 
@@ -60,7 +60,7 @@ def hide(rows, rng):
 
 
 def train(density, rows, valid, rng):
-    """Until held-out rows say that it gets worse, at three learning rates."""
+    """Until held-out rows say that it gets worse, at two learning rates."""
     best, weights, worse, rate = -np.inf, density.get_weights(), 0, RATE
     batch = min(BATCH, len(rows))
     number = STEPS_BETWEEN_LOOKS * batch
@@ -76,7 +76,7 @@ def train(density, rows, valid, rng):
         if worse > PATIENCE:
             density.set_weights(weights)
             rate, worse = 0.2 * rate, 0
-            if rate < 0.03 * RATE:
+            if rate < 0.1 * RATE:
                 break
             density.optimizer.learning_rate.assign(rate)
     density.set_weights(weights)
