@@ -26,14 +26,13 @@ def make_entries(rows, kinds):
         cells=128 if size <= 12 else 64,
         knots=int(np.clip(count // 32, 4, 32)),
         heard=int(np.clip(count // 16, 8, 32)),
-        mixture=3 if count < 500 else 0,
     )
 
 
-def make_density(entries, count, seed):
+def make_network(entries, count):
     """An order-agnostic MADE of a size that such a number of rows can train."""
     units = 128 if count < 500 else 256
-    network = km.MADE(
+    return km.MADE(
         [units, units],
         entries.num_params,
         ordering="random",
@@ -41,15 +40,15 @@ def make_density(entries, count, seed):
         residual=True,
         direct=False,
         dropout=0.2,
-        seed=seed,
     )
+
+
+def make_density(network, entries):
     # Eight of the orders are enough to say when to stop.
     density = km.AutoregressiveDensity(
         network, km.Incomplete(entries), structures=list(range(8))
     )
     density.build((None, len(entries.columns)))
-    optimizer = keras.optimizers.AdamW(RATE, weight_decay=1e-3, clipnorm=1.0)
-    density.compile(optimizer, steps_per_execution=STEPS_BETWEEN_LOOKS)
     return density
 
 
@@ -83,43 +82,48 @@ def train(density, rows, valid, rng):
     return best
 
 
-def train_folds(rows, kinds, seed):
-    """The density, and the weights that it takes with each fold held out.
+def fit_table(rows, kinds, seed):
+    """A density of all networks, each of which some fold told when to stop.
 
     Args:
         rows: floats `(n, D)` with NaN for what is missing.
         kinds: D words: real, integer, binary or categorical.
         seed: an int.
+
+    Returns:
+        `(density, score)`: an `AutoregressiveDensity` and the mean log p of the rows
+        held out, as masses over the columns' values.
     """
     keras.utils.set_random_seed(seed)
     rng, rows = np.random.RandomState(seed), rows.astype("float32")
-    density = make_density(make_entries(rows, kinds), len(rows), seed)
-    start = density.get_weights()
+    entries = make_entries(rows, kinds)
+    networks = [make_network(entries, len(rows)) for _ in range(FOLDS)]
+    whole = make_density(km.NetworkAverage(networks), entries)
+    # One model in all folds is compiled once; its weights and its optimizer start anew.
+    density = make_density(make_network(entries, len(rows)), entries)
+    optimizer = keras.optimizers.AdamW(RATE, weight_decay=1e-3, clipnorm=1.0)
+    density.compile(optimizer, steps_per_execution=STEPS_BETWEEN_LOOKS)
     fold = rng.permutation(len(rows)) % FOLDS
-    trained, scores = [], []
-    for held_out in range(FOLDS):
-        # One model in all folds is compiled once; the optimizer forgets.
-        density.set_weights(start)
-        for variable in density.optimizer.variables:
+    scores = []
+    for held_out, network in enumerate(networks):
+        density.network.set_weights(network.get_weights())
+        for variable in optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
         split = rows[fold != held_out], rows[fold == held_out]
         scores.append(train(density, *split, rng))
-        trained.append(density.get_weights())
-    return density, trained, float(np.mean(scores))
+        network.set_weights(density.network.get_weights())
+    return whole, float(np.mean(scores))
 
 
-def complete(density, trained, rows, copies, seed):
-    """Completions `(copies, n, D)`, each from the next of the trained networks."""
+def complete(density, rows, copies, seed):
+    """Completions `(copies, n, D)`: what is observed stays as it is."""
     result = np.stack([rows] * copies)
     holes = np.isnan(rows)
     some = np.flatnonzero(holes.any(axis=1))
-    for k, weights in enumerate(trained):
-        density.set_weights(weights)
-        own = len(range(k, copies, len(trained)))
-        drawn = density.impute(
-            rows[some].astype("float32"), num_copies=own, seed=seed + k, verbose=0
-        )
-        result[k :: len(trained), some] = np.asarray(drawn)
+    drawn = density.impute(
+        rows[some].astype("float32"), num_copies=copies, seed=seed, verbose=0
+    )
+    result[:, some] = np.asarray(drawn)
     return np.where(holes, result, rows)
 
 

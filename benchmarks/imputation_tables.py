@@ -45,10 +45,10 @@ def add_runs(path, runs):
 
 def ours(holes, kinds, seed):
     """Draws of our density, and the point in their middle."""
-    from imputation_recipe import complete, point, train_folds
+    from imputation_recipe import complete, fit_table, point
 
-    density, trained, _ = train_folds(holes, kinds, seed)
-    drawn = complete(density, trained, holes, COPIES, seed)
+    density, _ = fit_table(holes, kinds, seed)
+    drawn = complete(density, holes, COPIES, seed)
     return {
         "ours": drawn[:COMPLETIONS],
         "ours, point": point(drawn, kinds)[None],
