@@ -57,12 +57,27 @@ def recipes():
 
 
 @pytest.mark.parametrize("block", recipes(), ids=title)
-def test_the_recipes_of_the_readme_run(block):
+def test_the_recipes_of_the_readme_run(block, tmp_path, monkeypatch):
     """After the imports that a reader of the README has made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keras_made.tables.recipe.EPOCHS", 2)
     namespace = {name: getattr(keras_made, name) for name in keras_made.__all__}
     train = np.random.RandomState(0).gamma(2.0, size=(32, 3))
     namespace |= {"keras": keras, "ops": keras.ops, "train": train}
+    if "frame" in block:
+        namespace |= {"frame": a_frame(), "keras_made": keras_made}
     exec(compile(block, "README.md", "exec"), namespace)
+
+
+def a_frame():
+    """A DataFrame with the columns that the README speaks of, and holes."""
+    pd = pytest.importorskip("pandas")
+    rng = np.random.RandomState(0)
+    frame = pd.DataFrame({"sex": rng.choice(["F", "M"], 60)})
+    frame["age"] = rng.randint(20, 80, 60)
+    frame["income"] = rng.lognormal(10, 1, 60)
+    frame.loc[::4, "income"] = np.nan
+    return frame
 
 
 # What documents name ------------------------------------------------------------------
