@@ -8,15 +8,16 @@ from keras_made.generation import uniform_margin
 
 
 class Endpoint(NamedTuple):
-    """A function of tensors, the names of its inputs, and that of its output.
+    """A function of tensors, its inputs, and the name of its output.
 
-    The inputs are among `x`, `observed`, `context`, `one context`, `seed` and
-    `num_samples`; a model without context leaves those out.
+    The inputs are names among `x`, `observed`, `context`, `one context`, `seed` and
+    `num_samples`, of which a model without context leaves those out, or are
+    `tf.TensorSpec`s with a name. A function that returns several tensors names each.
     """
 
     function: Callable
-    inputs: tuple[str, ...]
-    output: str
+    inputs: tuple
+    output: str | tuple[str, ...]
 
 
 def log_prob_endpoint(model) -> Endpoint:

@@ -254,11 +254,16 @@ class DateTime(Column):
             raise ValueError(f"`unit` must be 'D' or 's'. Received: unit={unit!r}.")
 
     @property
-    def _seconds(self):
+    def seconds(self) -> float:
+        """Of one unit."""
         return DAY if self.unit == "D" else 1.0
 
     def _zero(self):
         return require("pandas").Timestamp(self.origin)
+
+    def epoch(self) -> float:
+        """Seconds from 1970 to the origin."""
+        return self._zero().timestamp()
 
     def conditional(self):
         return MixtureOfNormals(NUM_COMPONENTS)
@@ -273,7 +278,7 @@ class DateTime(Column):
             raise ValueError(
                 f"its time zone is that of {self.dtype}. Received: dtype {series.dtype}"
             ) from error
-        return passed.to_numpy("float64", na_value=np.nan) / self._seconds
+        return passed.to_numpy("float64", na_value=np.nan) / self.seconds
 
     def number(self, value):
         pd = require("pandas")
@@ -282,11 +287,11 @@ class DateTime(Column):
         value = pd.Timestamp(value)
         if value.tzinfo is None and self._zero().tzinfo is not None:
             value = value.tz_localize(self._zero().tzinfo)
-        return (value - self._zero()).total_seconds() / self._seconds
+        return (value - self._zero()).total_seconds() / self.seconds
 
     def decode(self, codes):
         pd = require("pandas")
-        seconds = np.round(np.asarray(codes, "float64")) * self._seconds
+        seconds = np.round(np.asarray(codes, "float64")) * self.seconds
         return pd.Series(self._zero() + pd.to_timedelta(seconds, unit="s")).astype(
             self.dtype
         )

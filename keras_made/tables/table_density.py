@@ -9,7 +9,7 @@ from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.entries import Columns, Incomplete
 from keras_made.generation import noise_generator
-from keras_made.tables import recipe
+from keras_made.tables import recipe, serving
 from keras_made.tables.schema import Schema, as_frame
 
 # Completions behind a point estimate.
@@ -414,6 +414,9 @@ class TableDensity(LikelihoodModel):
             low, high, num_particles=num_particles, seed=noise, verbose=verbose
         )
         return tuple(ops.convert_to_numpy(part).astype("float64") for part in found)
+
+    def endpoints(self, num_particles: int) -> dict:
+        return serving.endpoints(self)
 
     def get_config(self):
         return {
