@@ -312,12 +312,22 @@ class TableDensity(LikelihoodModel):
                 complete[name] = column.astype(frame[name].dtype)
         return complete
 
-    def sample(self, num_samples: int, given=None, seed=None, verbose="auto"):
+    def sample(
+        self,
+        num_samples: int,
+        given=None,
+        seed=None,
+        verbose="auto",
+        *,
+        num_particles: int = 24,
+    ):
         """Synthetic rows, all of them or those that meet conditions.
 
         Args:
             num_samples: number of rows.
             given: conditions by column, as in `probability`, that every row meets.
+            num_particles: rows to choose each from, with `given`; see
+                `AutoregressiveDensity.sample`.
             seed: int, `keras.random.SeedGenerator` or None.
             verbose: as in `AutoregressiveDensity.sample`.
 
@@ -331,6 +341,7 @@ class TableDensity(LikelihoodModel):
             low, high = self.schema.boxes(given)
             chosen = self._choose_boxes(low, high, num_samples, noise, verbose)
             bounds = {"low": low[chosen], "high": high[chosen]}
+            bounds["num_particles"] = num_particles
             seed = noise
         x = self.density.sample(num_samples, seed=seed, verbose=verbose, **bounds)
         return self.schema.decode(ops.convert_to_numpy(x))
