@@ -20,6 +20,8 @@ from keras_made.tables.quantities import (
 MOST_CATEGORIES = 0.5
 # Numbers are a few values, and not points of a line, when each comes so often.
 ROWS_OF_A_VALUE = 10
+# A scale of so many whole numbers is one; a longer range may hold others than were seen.
+FEW_LEVELS = 10
 # From this skewness on, positive numbers are modelled by their logarithms, where those
 # are less skewed.
 SKEWED = 1.0
@@ -39,7 +41,7 @@ class Schema:
         >>> frame = pd.DataFrame({"sex": ["F", "M", "F"], "age": [31, 54, 29]})
         >>> print(Schema.from_frame(frame))
         sex  Category  2 categories: F, M
-        age  Integer   whole numbers from 29 to 54
+        age  Integer   whole numbers from 22 to 61
     """
 
     def __init__(self, columns: dict[str, Column], num_rows: int | None = None):
@@ -309,10 +311,19 @@ def _guess_number(values, dtype):
     if (values == np.round(values)).all() and high - low < 2**53:
         gaps = high - low + 1 > max(MOST_CLASSES, 4 * len(distinct))
         if not gaps or len(values) < ROWS_OF_A_VALUE * len(distinct):
-            return Integer(int(low), int(high), dtype)
+            return Integer(*_widened(int(low), int(high)), dtype)
     if len(values) >= ROWS_OF_A_VALUE * len(distinct) and len(distinct) <= MOST_CLASSES:
         return Values(distinct, dtype)
     return _guess_real(values, dtype)
+
+
+def _widened(low, high):
+    """A range with room for rows that are yet to come; few levels are all there are."""
+    if high - low < FEW_LEVELS:
+        return low, high
+    room = -(-(high - low) // 4)
+    # What was never negative stays so.
+    return (max(0, low - room) if low >= 0 else low - room), high + room
 
 
 def _guess_real(values, dtype):
