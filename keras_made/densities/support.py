@@ -120,7 +120,8 @@ class Units(keras.layers.Layer):
         number = np.finfo(dtype)
         wider = start + 4.0 * float(number.eps) * ops.abs(start) + float(number.tiny)
         end = ops.where(~point & (end <= start), wider, end)
-        least, most = (a.astype(dtype) for a in (self.bounds.low, self.bounds.high))
+        bounds = self.bounds.low, self.bounds.high
+        least, most = (ops.convert_to_tensor(a.astype(dtype)) for a in bounds)
         start = ops.where(~point & (low <= least), -np.inf, start)
         return start, ops.where(~point & (high >= most), np.inf, end)
 
