@@ -39,9 +39,9 @@ class Attention(Autoregressive):
     `num_masks` = K trains it on a cycle of K orders; with many, it knows any.
 
     To generate, every layer keeps the keys and values of the tokens so far, and a step
-    computes one token: D steps cost about one pass, where recomputing costs D. A pass
+    computes one token: D steps cost a few passes, where recomputing costs D. A pass
     takes O(D^2 width + D width^2) a layer, and holds D^2 `num_heads` weights a layer
-    to be trained.
+    to be trained: of few variables and little time, a `MADE` makes more.
 
     Args:
         event_shape: shape of one x, whose entries are the tokens, in C order.
@@ -232,7 +232,7 @@ class Attention(Autoregressive):
     # One step at a time -------------------------------------------------------------
 
     def start(self, batch, context=None, structure=0, order=None):
-        """As `Autoregressive.start`; all D steps cost about one pass together."""
+        """As `Autoregressive.start`; all D steps cost a few passes together."""
         if order is None:
             order = ops.take(self.orders(), structure, axis=0)[None]
         state = {"order": ops.cast(order, "int32")}
