@@ -134,7 +134,10 @@ def _draw_column(axes, real, synthetic):
             axes.hist(values, 30, density=True, color=colour, histtype=style)
         axes.tick_params(axis="x", labelrotation=30, labelsize=7)
     else:
-        names = real.astype(str).value_counts().index[:MOST_BARS]
+        counts = real.astype(str).value_counts()
+        if isinstance(real.dtype, pd.CategoricalDtype) and real.dtype.ordered:
+            counts = counts.reindex(real.cat.categories.astype(str)).fillna(0)
+        names = counts.index[:MOST_BARS]
         for shift, (values, colour) in enumerate(
             zip((real, synthetic), COLOURS, strict=True)
         ):

@@ -20,7 +20,7 @@ from keras_made.tables.quantities import (
 MOST_CATEGORIES = 0.5
 # Numbers are a few values, and not points of a line, when each comes so often.
 ROWS_OF_A_VALUE = 10
-# A scale of so many whole numbers is one; a longer range may hold others than were seen.
+# Fewer whole numbers are a scale; a longer range may hold others than were seen.
 FEW_LEVELS = 10
 # From this skewness on, positive numbers are modelled by their logarithms, where those
 # are less skewed.
