@@ -140,7 +140,9 @@ class _Window:
         layer, inputs = self.layer, self.rows.max() + 1
         kernel = ops.convert_to_tensor(layer.kernel)
         mask = ops.cast(layer.mask(0), kernel.dtype)
-        kernel, bias = kernel * mask, ops.zeros((1, layer.units), kernel.dtype)
+        # What autocasting makes of the kernel is known from the product.
+        kernel = kernel * mask
+        bias = ops.zeros((1, layer.units), kernel.dtype)
         if layer.use_bias:
             bias = ops.convert_to_tensor(layer.bias)[None]
         if layer.companion:
