@@ -116,8 +116,10 @@ def _plan(model, members, turns, alike):
     own_lengths = LENGTHS[0], _longest_of_own_orders(model)
     if turns is not None:
         groups = _patterns(turns, members) if alike is None else _groups(alike)
-        # One order for all of a group: weights are gathered once, not for each row.
-        if len(members) <= _few(groups):
+        # One order for all of a group: weights are gathered once, not for each row,
+        # which pays where they are many.
+        small = len(groups) > 1 and _longest_of_own_orders(model) == LENGTHS[2]
+        if small or len(members) <= _few(groups):
             return True, None, own_lengths
         return False, groups, SHARED_LENGTHS
     groups, orderings = _groups(members), model.network.orderings_only
