@@ -11,6 +11,7 @@ from scipy import stats
 
 from keras_made import (
     MADE,
+    Atoms,
     AutoregressiveDensity,
     Bernoulli,
     Categorical,
@@ -20,6 +21,8 @@ from keras_made import (
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
+    Transformed,
+    flows,
 )
 
 pytestmark = pytest.mark.neutral
@@ -52,6 +55,7 @@ DISCRETE = {
     "logistics": (MixtureOfLogistics(3, 16), 16),
     "two levels": (MixtureOfLogistics(2, 2), 2),
     "256 levels": (MixtureOfLogistics(5), 256),
+    "atoms": (Atoms(range(5)), 5),
     "65536 levels": (MixtureOfLogistics(2, 65536, min_scale=1e-4), 65536),
     "incomplete": (Incomplete(MixtureOfLogistics(2, 4)), 4),
 }
@@ -59,6 +63,7 @@ CONTINUOUS = {
     "normal": Normal(),
     "normals": MixtureOfNormals(4),
     "one normal": MixtureOfNormals(1),
+    "spline": Transformed(flows.Spline(4)),
     "exponential": Exponential(),
     "incomplete real": Incomplete(MixtureOfNormals(2)),
 }
@@ -239,7 +244,9 @@ def test_float64_stays_float64(name):
     single = to_numpy(conditional.log_prob(*tensors(params, x)))
     assert log_prob.dtype == "float64"
     # Relative to how far the parameters are known in single precision.
-    np.testing.assert_allclose(single, log_prob, rtol=2e-5, atol=2e-5)
+    # A steep piece of a spline magnifies what rounding does to its corners.
+    tolerance = 3e-4 if name == "spline" else 2e-5
+    np.testing.assert_allclose(single, log_prob, rtol=tolerance, atol=tolerance)
 
 
 # Many kinds in one row ------------------------------------------------------------
