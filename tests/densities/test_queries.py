@@ -213,7 +213,9 @@ REAL_BOXES = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "spline")) for k in KINDS]
+)
 def test_boxes_of_real_entries_are_integrals_in_units_of_the_data(kind):
     model = real_model(kind)
     for low, high in REAL_BOXES:
