@@ -5,7 +5,12 @@ import numpy as np
 from keras_made.checks import require
 from keras_made.graph_masks import check_adjacency, depths
 from keras_made.networks.made import MADE
-from keras_made.tables.pictures import plot_marginals, plot_missing, plot_pairs
+from keras_made.tables.pictures import (
+    new_figure,
+    plot_marginals,
+    plot_missing,
+    plot_pairs,
+)
 
 __all__ = [
     "image_grid",
@@ -50,7 +55,7 @@ def plot_connectivity(network, structure: int = 0):
     # The context has no place in the picture.
     masks = [mask[: len(below)] for mask, below in zip(masks, layers, strict=False)]
     direct = direct[: len(ranks)]
-    figure = _figure((10, 5))
+    figure = new_figure((10, 5))
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     _draw_layers(left, layers, masks or [direct])
     if network.direct and network.hidden_layers:
@@ -116,7 +121,7 @@ def plot_graph(adjacency, names=None):
         # Every other layer is moved, so that arrows past it do not run through it.
         places[layer, 0] = _places(len(layer)) - 0.12 * (rank % 2)
         places[layer, 1] = -rank
-    figure = _figure((7, 1 + 1.2 * (ranks.max() + 1)))
+    figure = new_figure((7, 1 + 1.2 * (ranks.max() + 1)))
     axes = figure.add_subplot()
     for i, j in np.argwhere(graph):
         arrow = {"arrowstyle": "->", "color": "tab:blue", "shrinkA": 16, "shrinkB": 16}
@@ -198,7 +203,7 @@ def plot_density(model, limits=(-3.0, 3.0), context=None, data=None, points=200)
     )
     x = np.stack(plane, axis=-1).reshape(-1, 2).astype("float32")
     log_prob = np.asarray(model.log_prob(x, context, verbose=0))
-    figure = _figure((5.5, 5))
+    figure = new_figure((5.5, 5))
     axes = figure.add_subplot()
     image = axes.imshow(
         np.exp(log_prob).reshape(points, points),
@@ -211,7 +216,3 @@ def plot_density(model, limits=(-3.0, 3.0), context=None, data=None, points=200)
     axes.set(xlabel="$x_0$", ylabel="$x_1$", xlim=(left, right), ylim=(bottom, top))
     figure.colorbar(image, label="p(x)")
     return figure
-
-
-def _figure(size):
-    return require("matplotlib.figure").Figure(figsize=size, layout="constrained")

@@ -27,7 +27,7 @@ def plot_marginals(real, synthetic, columns=None):
     real, synthetic = as_frame(real), as_frame(synthetic)
     names = _names(columns, real, synthetic)
     wide = min(4, len(names))
-    figure = _figure((3.2 * wide, 2.4 * -(-len(names) // wide)))
+    figure = new_figure((3.2 * wide, 2.4 * -(-len(names) // wide)))
     for place, name in enumerate(names):
         axes = figure.add_subplot(-(-len(names) // wide), wide, place + 1)
         _draw_column(axes, real[name].dropna(), synthetic[name].dropna())
@@ -56,7 +56,7 @@ def plot_pairs(real, synthetic, columns=None, most_points=1000):
     names = _names(columns, real, synthetic)
     if len(names) < 2:
         raise ValueError(f"Pairs need two columns of numbers. Received: {names}.")
-    figure = _figure((2.2 * len(names), 2.2 * len(names)))
+    figure = new_figure((2.2 * len(names), 2.2 * len(names)))
     axes = figure.subplots(len(names), len(names), squeeze=False)
     for i, below in enumerate(names):
         for j, across in enumerate(names):
@@ -91,7 +91,7 @@ def plot_missing(frame, most_rows=500):
         np.linspace(0, len(frame) - 1, min(most_rows, len(frame))).astype(int)
     )
     holes = frame.isna().to_numpy()
-    figure = _figure((1 + 0.5 * frame.shape[1], 4))
+    figure = new_figure((1 + 0.5 * frame.shape[1], 4))
     axes = figure.add_subplot()
     axes.imshow(
         holes[rows], cmap="Greys", aspect="auto", interpolation="none", vmin=0, vmax=1
@@ -159,5 +159,6 @@ def _bins(values):
     return np.concatenate([[distinct[0] - gap / 2], edges, [distinct[-1] + gap / 2]])
 
 
-def _figure(size):
+def new_figure(size):
+    """A figure of matplotlib that belongs to no window; `size` in inches."""
     return require("matplotlib.figure").Figure(figsize=size, layout="constrained")
