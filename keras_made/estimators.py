@@ -135,7 +135,15 @@ class _TableEstimator(_base.BaseEstimator):
         return tags
 
 
-class DensityEstimator(_TableEstimator):
+class _ScoringEstimator(_TableEstimator):
+    """Base of those that tell how probable a row is."""
+
+    def score_samples(self, X):
+        """log p of each row (of its observed part), nats, `(n,)`."""
+        return self.density_.log_prob(self._frame(X), verbose=0).to_numpy()
+
+
+class DensityEstimator(_ScoringEstimator):
     """The density of rows, as `sklearn.neighbors.KernelDensity` has it.
 
     Args:
@@ -164,10 +172,6 @@ class DensityEstimator(_TableEstimator):
         >>> estimator.score_samples(X).shape, estimator.sample(3).shape
         ((60,), (3, 2))
     """
-
-    def score_samples(self, X):
-        """log p of each row (of its observed part), nats, `(n,)`."""
-        return self.density_.log_prob(self._frame(X), verbose=0).to_numpy()
 
     def score(self, X, y=None):
         """The mean of `score_samples`: greater is better, whatever the rows' number."""
@@ -253,7 +257,7 @@ class DensityImputer(_base.TransformerMixin, _TableEstimator):
         return _validation._check_feature_names_in(self, input_features)
 
 
-class OutlierDetector(_base.OutlierMixin, _TableEstimator):
+class OutlierDetector(_base.OutlierMixin, _ScoringEstimator):
     """Rows of low density are outliers.
 
     Args:
@@ -299,18 +303,18 @@ class OutlierDetector(_base.OutlierMixin, _TableEstimator):
         )
         self.contamination = contamination
 
-    def _after_fit(self, frame):
+    def fit(self, X, y=None):
+        """Fit the density of the rows, and the score below which one is an outlier."""
         if not 0 < self.contamination <= 0.5:
             raise ValueError(
                 "`contamination` must be a share of the rows, above 0 and at most "
                 f"0.5. Received: {self.contamination!r}."
             )
+        return super().fit(X, y)
+
+    def _after_fit(self, frame):
         scores = self.density_.log_prob(frame, verbose=0).to_numpy()
         self.offset_ = float(np.quantile(scores, self.contamination))
-
-    def score_samples(self, X):
-        """log p of each row, nats, `(n,)`: the lower, the more abnormal."""
-        return self.density_.log_prob(self._frame(X), verbose=0).to_numpy()
 
     def decision_function(self, X):
         """`score_samples` less `offset_`: negative for outliers."""
