@@ -115,11 +115,13 @@ def _plan(model, members, turns, alike):
     """
     own_lengths = LENGTHS[0], _longest_of_own_orders(model)
     if turns is not None:
-        groups = _patterns(turns, members) if alike is None else _groups(alike)
         # One order for all of a group: weights are gathered once, not for each row,
         # which pays where they are many.
-        small = len(groups) > 1 and _longest_of_own_orders(model) == LENGTHS[2]
-        if small or len(members) <= _few(groups):
+        small = _longest_of_own_orders(model) == LENGTHS[2]
+        if small and not _is_one(turns, members):
+            return True, None, own_lengths
+        groups = _patterns(turns, members) if alike is None else _groups(alike)
+        if len(members) <= _few(groups):
             return True, None, own_lengths
         return False, groups, SHARED_LENGTHS
     groups, orderings = _groups(members), model.network.orderings_only
@@ -139,6 +141,11 @@ def _groups(keys):
 def _few(groups):
     """So many rows in all are too few to share orders by groups."""
     return LENGTHS[0] if len(groups) == 1 else ROWS_APART * len(groups)
+
+
+def _is_one(turns, members):
+    """Whether all rows want one order."""
+    return bool((members == members[0]).all() and (turns == turns[:1]).all())
 
 
 def _patterns(turns, members):
