@@ -15,6 +15,7 @@ from keras_made.entries import (
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
+    PiecewiseLinear,
     Transformed,
 )
 from keras_made.export.saved_model import export_saved_model
@@ -46,6 +47,7 @@ __all__ = [
     "MixtureOfNormals",
     "NetworkAverage",
     "Normal",
+    "PiecewiseLinear",
     "PixelCNN",
     "PixelRNN",
     "Recurrent",

@@ -45,6 +45,14 @@ def check_positive(name, value):
         raise ValueError(f"`{name}` must be an int of at least 1. Received: {value!r}.")
 
 
+def check_rate(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"`{name}` must be a number in [0, 1). Received: {value!r}.")
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be in [0, 1). Received: {value}.")
+    return value
+
+
 def require(module: str):
     """A module of an optional package, or an ImportError that says how to get it."""
     try:

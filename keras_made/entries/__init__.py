@@ -6,6 +6,7 @@ from keras_made.entries.conditional import Conditional
 from keras_made.entries.discrete import Bernoulli, Categorical, MixtureOfLogistics
 from keras_made.entries.encoder import Bounded, Encoder
 from keras_made.entries.incomplete import Incomplete
+from keras_made.entries.piecewise_linear import PiecewiseLinear
 from keras_made.entries.real import MixtureOfNormals, Normal
 from keras_made.entries.transformed import Transformed
 
@@ -21,6 +22,7 @@ __all__ = [
     "MixtureOfLogistics",
     "MixtureOfNormals",
     "Normal",
+    "PiecewiseLinear",
     "Transformed",
     "get",
 ]

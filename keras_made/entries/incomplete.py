@@ -6,11 +6,11 @@ from keras import ops
 
 from keras_made.entries.arithmetic import float_of
 from keras_made.entries.columns import get
-from keras_made.entries.conditional import Conditional
+from keras_made.entries.wrapper import Wrapper
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
-class Incomplete(Conditional):
+class Incomplete(Wrapper):
     """An entry that may be missing, NaN, and otherwise is as another conditional says.
 
     To what the network hears of an entry a flag is added, 1 where it is observed. A
@@ -57,19 +57,14 @@ class Incomplete(Conditional):
     incomplete = True
 
     def __init__(self, conditional):
-        self.conditional = get(conditional)
-        if np.any(self.conditional.incomplete):
+        conditional = get(conditional)
+        if np.any(conditional.incomplete):
             raise ValueError(
                 "`conditional` must be one whose entries are never missing. Received: "
-                f"{self.conditional!r}. Mark what may be missing once."
+                f"{conditional!r}. Mark what may be missing once."
             )
-        self.num_params = self.conditional.num_params
-        self.num_uniforms = self.conditional.num_uniforms
-        self.num_features = self.conditional.num_features + 1
-
-    @property
-    def continuous(self):
-        return self.conditional.continuous
+        super().__init__(conditional)
+        self.num_features = conditional.num_features + 1
 
     @property
     def encoder(self):
@@ -81,28 +76,8 @@ class Incomplete(Conditional):
     def log_prob(self, params, x):
         return _log_prob(self.conditional, params, *_fill(self.conditional, self, x))
 
-    def draw(self, params, uniforms):
-        return self.conditional.draw(params, uniforms)
-
-    def mean(self, params):
-        return self.conditional.mean(params)
-
     def encode(self, x):
         return _encode(self.conditional, *_fill(self.conditional, self, x))
-
-    def distribution(self, params):
-        return self.conditional.distribution(params)
-
-    # Of entries that are not missing.
-
-    def interval_log_prob(self, params, low, high):
-        return self.conditional.interval_log_prob(params, low, high)
-
-    def draw_within(self, params, uniforms, low, high):
-        return self.conditional.draw_within(params, uniforms, low, high)
-
-    def check_shape(self, event_shape):
-        self.conditional.check_shape(event_shape)
 
     def check(self, x):
         self.check_shape(x.shape[1:])
@@ -110,12 +85,6 @@ class Incomplete(Conditional):
         shape = x.shape[-1:] if x.ndim > 1 else ()
         value = _typical(self.conditional, self, shape, "float32")
         self.conditional.check(np.where(np.isnan(x), ops.convert_to_numpy(value), x))
-
-    def get_config(self):
-        return {"conditional": keras.saving.serialize_keras_object(self.conditional)}
-
-    def __repr__(self):
-        return f"Incomplete({self.conditional!r})"
 
 
 class _IncompleteAt:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
-from keras_made.checks import check_positive
+from keras_made.checks import check_positive, check_rate
 from keras_made.generation import FIRST
 from keras_made.layers import Shrunk
 from keras_made.masks import check_ordering, check_seed, make_orderings
@@ -120,8 +120,7 @@ class Attention(Autoregressive):
             )
         if mlp_units is not None:
             check_positive("mlp_units", mlp_units)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1). Received: {dropout}.")
+        check_rate("dropout", dropout)
         self.width = width
         self.num_layers = num_layers
         self.num_heads = num_heads

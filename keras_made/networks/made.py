@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_made.checks import check_positive
+from keras_made.checks import check_positive, check_rate
 from keras_made.layers import (
     MaskedDense,
     Shrunk,
@@ -154,9 +154,7 @@ class MADE(Structured):
         self.direct = direct
         self.companion = companion
         self.activation = keras.activations.get(activation)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1). Received: {dropout}.")
-        self.dropout = dropout
+        self.dropout = check_rate("dropout", dropout)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.kernel_form = check_kernel_form(kernel_form)

@@ -1,4 +1,4 @@
-"""NADE: one hidden layer of shared weights, kept up to date entry by entry."""
+"""NADE: hidden layers of shared weights, kept up to date entry by entry."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
-from keras_made.checks import check_positive
+from keras_made.checks import check_positive, check_rate
 from keras_made.generation import FIRST
+from keras_made.layers.initializers import another_initializer
 from keras_made.masks import check_ordering, check_seed, connect, make_orderings
 
 # Entries to a block of the full pass: long enough for matrix products, short enough
@@ -32,6 +33,16 @@ class NADE(Autoregressive):
     = K trains it on a cycle of K orderings, and the density is then their exact
     mixture, EoNADE. With `MixtureOfNormals` it is RNADE.
 
+    With `num_blocks` it is deep (DeepNADE): residual blocks, the same ones at every
+    step and for every entry, between a_t and the parameters,
+
+        a_t <- a_t + dense(activation(dense(activation(a_t))))
+
+    so that what an entry is like given others depends on which they are and on their
+    values alone, not on the order that they came in. A step costs O(units^2) then, and
+    a full pass D of them: the network for tables and other small events that are asked
+    for any part given any other.
+
     All D steps of a full pass are computed at once, in blocks of 16 entries: what was
     heard before a block is a cumulated sum over blocks, what is heard inside it a
     product with a triangle. It holds `(batch, D, units)` activations; one step holds
@@ -44,10 +55,12 @@ class NADE(Autoregressive):
             to D-1, at which each variable is generated.
         num_masks: number K of orderings, a fixed cycle of which each training step
             uses the next. More than one needs `ordering="random"`.
-        activation: of the hidden layer.
-        kernel_initializer: of W and U; V starts likewise.
-        kernel_regularizer: penalty on W, U and V.
-        seed: of random orderings.
+        activation: of the hidden layers.
+        num_blocks: number of residual blocks between the hidden layer and the output.
+        dropout: rate, within the blocks and before the output.
+        kernel_initializer: of W and U; V starts likewise, and so do the blocks.
+        kernel_regularizer: penalty on W, U, V and the kernels of the blocks.
+        seed: of random orderings, and of dropout.
         **layer_kwargs: `name`, `dtype`, `trainable` of any Keras layer, and `encoder`
             of `Autoregressive`.
 
@@ -57,7 +70,7 @@ class NADE(Autoregressive):
             non-linearly, by all.
         structure: which ordering to use; None: the next of the cycle when training,
             structure 0 otherwise.
-        training: whether to advance the cycle.
+        training: whether to advance the cycle and apply dropout.
 
     Output shape:
         `(..., D)`, or `(..., D, num_params)`.
@@ -72,9 +85,10 @@ class NADE(Autoregressive):
 
     Reference:
         Larochelle, Murray 2011, "The Neural Autoregressive Distribution Estimator",
-        https://proceedings.mlr.press/v15/larochelle11a.html; Uria, Côté, Gregor,
-        Murray, Larochelle 2016, "Neural Autoregressive Distribution Estimation",
-        https://arxiv.org/abs/1605.02226
+        https://proceedings.mlr.press/v15/larochelle11a.html; Uria, Murray, Larochelle
+        2014, "A Deep and Tractable Density Estimator", https://arxiv.org/abs/1310.1757;
+        Uria, Côté, Gregor, Murray, Larochelle 2016, "Neural Autoregressive Distribution
+        Estimation", https://arxiv.org/abs/1605.02226
     """
 
     orderings_only = True
@@ -87,6 +101,8 @@ class NADE(Autoregressive):
         ordering: str | Sequence[int] = "natural",
         num_masks: int = 1,
         activation="sigmoid",
+        num_blocks: int = 0,
+        dropout: float = 0.0,
         kernel_initializer="glorot_uniform",
         kernel_regularizer=None,
         seed: int = 0,
@@ -94,6 +110,10 @@ class NADE(Autoregressive):
     ):
         super().__init__(num_params, num_masks=num_masks, **layer_kwargs)
         check_positive("units", units)
+        if num_blocks:
+            check_positive("num_blocks", num_blocks)
+        self.num_blocks = int(num_blocks)
+        self.dropout = check_rate("dropout", dropout)
         self.units = units
         self.ordering = ordering = check_ordering(ordering)
         if num_masks > 1 and ordering != "random":
@@ -105,6 +125,18 @@ class NADE(Autoregressive):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.seed = check_seed(seed)
+        # Two to a block.
+        self.hidden = [self._make_dense(i) for i in range(2 * self.num_blocks)]
+        self.drop = keras.layers.Dropout(self.dropout, seed=self.seed)
+
+    def _make_dense(self, number):
+        return keras.layers.Dense(
+            self.units,
+            kernel_initializer=another_initializer(self.kernel_initializer, number),
+            kernel_regularizer=self.kernel_regularizer,
+            dtype=self.dtype_policy,
+            name=f"hidden_{number}",
+        )
 
     @property
     def order_agnostic(self) -> bool:
@@ -136,6 +168,8 @@ class NADE(Autoregressive):
             shape=(size, self.params_per_entry),
             initializer="zeros",
         )
+        for layer in self.hidden:
+            layer.build((None, self.units))
 
     def _add_kernel(self, name, rows, units):
         return self.add_weight(
@@ -160,6 +194,14 @@ class NADE(Autoregressive):
         kernel = ops.cast(self.context_kernel, dtype)
         return a + ops.matmul(ops.cast(context, dtype), kernel)
 
+    def _hidden_of(self, a, training=False):
+        """The last hidden layer, `(..., units)`, from sums of what has been heard."""
+        for i in range(0, len(self.hidden), 2):
+            h = self.hidden[i](self.activation(a))
+            h = self.drop(self.activation(h), training=training)
+            a = a + ops.cast(self.hidden[i + 1](h), a.dtype)
+        return self.drop(self.activation(a), training=training)
+
     # All entries at once ------------------------------------------------------------
 
     def compute_params(self, features, context, structure, training):
@@ -177,7 +219,7 @@ class NADE(Autoregressive):
         start = self._first_sum(context, dtype)
         if context is not None:
             start = ops.reshape(start, (-1, 1, self.units))
-        h = self.activation(a + start)
+        h = self._hidden_of(a + start, training)
         params = ops.einsum("btu,tpu->btp", h, output) + bias
         params = ops.take(params, ops.argsort(order), axis=1)
         params = ops.cast(params, self.compute_dtype)
@@ -207,7 +249,7 @@ class NADE(Autoregressive):
 
     @property
     def floats_per_event(self) -> int:
-        return 4 * self.event_size * self.units
+        return (4 + 3 * self.num_blocks) * self.event_size * self.units
 
     def start(self, batch, context=None, structure=0, order=None):
         """As `Autoregressive.start`; a step costs O(units)."""
@@ -227,7 +269,7 @@ class NADE(Autoregressive):
         heard = ops.sum(ops.swapaxes(x, 1, 2) * ops.take(kernel, last[:, 0], 0), axis=1)
         a = state["sum"] + ops.where(t > 0, heard, 0.0)
         now = self._entry(state, t)[:, 0]
-        h = self.activation(a)[:, None, :]
+        h = self._hidden_of(a)[:, None, :]
         params = ops.sum(h * ops.take(output, now, axis=0), axis=-1)
         params = params + ops.take(bias, now, axis=0)
         return params[:, None, :], {**state, "sum": a}
@@ -243,6 +285,8 @@ class NADE(Autoregressive):
             "units": self.units,
             "ordering": self.ordering,
             "activation": keras.activations.serialize(self.activation),
+            "num_blocks": self.num_blocks,
+            "dropout": self.dropout,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
             "seed": self.seed,

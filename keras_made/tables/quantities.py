@@ -7,7 +7,12 @@ import keras
 import numpy as np
 
 from keras_made.checks import require
-from keras_made.entries import Atoms, MixtureOfLogistics, MixtureOfNormals
+from keras_made.entries import (
+    Atoms,
+    MixtureOfLogistics,
+    MixtureOfNormals,
+    PiecewiseLinear,
+)
 from keras_made.tables.column import (
     Column,
     check_finite,
@@ -21,8 +26,24 @@ from keras_made.tables.column import (
 MOST_CLASSES = 64
 MOST_LEVELS = 1000
 NUM_COMPONENTS = 5
+# A number is heard in pieces, between so many knots: as many standard deviations to
+# either side of a real one as the second number says.
+KNOTS, REACH = 25, 3.0
 # Seconds of a day: dates without a time of day are counted in days.
 DAY = 86400.0
+
+
+def in_pieces(conditional, values):
+    """A numeric entry that takes these values, heard in pieces between knots."""
+    if len(values) > KNOTS:
+        values = np.linspace(values[0], values[-1], KNOTS)
+    return PiecewiseLinear(conditional, values)
+
+
+def real_line():
+    """What a real entry is like, on the standardised scale."""
+    knots = np.linspace(-REACH, REACH, KNOTS)
+    return PiecewiseLinear(MixtureOfNormals(NUM_COMPONENTS), knots)
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -52,10 +73,11 @@ class Integer(Column):
 
     def conditional(self):
         if self.levels <= MOST_CLASSES:
-            return Atoms(np.arange(self.levels))
+            return in_pieces(Atoms(np.arange(self.levels)), np.arange(self.levels))
         if self.levels <= MOST_LEVELS:
-            return MixtureOfLogistics(NUM_COMPONENTS, self.levels)
-        return MixtureOfNormals(NUM_COMPONENTS)
+            logistics = MixtureOfLogistics(NUM_COMPONENTS, self.levels)
+            return in_pieces(logistics, np.arange(self.levels))
+        return real_line()
 
     @property
     def support(self):
@@ -130,7 +152,7 @@ class Values(Column):
             )
 
     def conditional(self):
-        return Atoms(self._own())
+        return in_pieces(Atoms(self._own()), self._own())
 
     def _own(self):
         # As the density sees them, in single precision.
@@ -199,7 +221,7 @@ class Real(Column):
         return tuple(None if end is None else end - self.origin for end in ends)
 
     def conditional(self):
-        return MixtureOfNormals(NUM_COMPONENTS)
+        return real_line()
 
     def encode(self, series):
         values = check_finite(numbers_of(series))
@@ -266,7 +288,7 @@ class DateTime(Column):
         return self._zero().timestamp()
 
     def conditional(self):
-        return MixtureOfNormals(NUM_COMPONENTS)
+        return real_line()
 
     def encode(self, series):
         pd = require("pandas")

@@ -193,6 +193,10 @@ def _draw_dense(choose, kind, size, common):
         }
         varied = ordering == "random" or degrees == "random"
     else:
+        blocks = {
+            "num_blocks": choose("blocks", [0, 0, 1, 2]),
+            "dropout": choose("dropout", [0.0, 0.0, 0.3]),
+        }
         varied = ordering == "random"
     masks = choose("masks", [1, 2, 3]) if varied else 1
 
@@ -202,7 +206,7 @@ def _draw_dense(choose, kind, size, common):
             one = {"ordering": positions}
         if kind == "made":
             return MADE(hidden, **options, **one)
-        return NADE(5, **options, **one)
+        return NADE(5, **options, **one, **blocks)
 
     return make
 

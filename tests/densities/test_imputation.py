@@ -282,6 +282,7 @@ MIXED_ROW = np.array([1.0, 2.0, 3.0, 0.0], "float32")
 @pytest.mark.parametrize("network", ["made", "nade"])
 def test_missing_classes_and_levels_follow_the_posterior(network):
     made = {"made": lambda: agnostic(6, num_masks=2)}
+    made["deep nade"] = lambda: NADE(9, 6, ordering="random", num_masks=2, num_blocks=1)
     made["nade"] = lambda: NADE(9, 6, ordering="random", num_masks=2)
     model = make(made[network](), Columns(TABLE), 4)
     every = states(TABLE_LEVELS)

@@ -38,6 +38,7 @@ NETWORKS = {
     "orders": (lambda n: MADE([8, 8], n, **ORDERS), (SIZE,)),
     "companion": (lambda n: MADE([8], n, companion=True, **ORDERS), (SIZE,)),
     "nade": (lambda n: NADE(6, num_params=n, **ORDERS), (SIZE,)),
+    "deep nade": (lambda n: NADE(6, num_params=n, num_blocks=1, **ORDERS), (SIZE,)),
     "recurrent": (lambda n: Recurrent((SIZE,), 6, num_params=n), (SIZE,)),
     "wavenet": (lambda n: WaveNet((SIZE,), 4, num_params=n, num_layers=2), (SIZE,)),
     "pixelcnn": (lambda n: PixelCNN((2, 2), 4, num_params=n, num_layers=1), (2, 2)),

@@ -11,6 +11,7 @@ from laws import set_random_weights, to_numpy
 from keras_made import (
     MADE,
     NADE,
+    Attention,
     AutoregressiveDensity,
     Bernoulli,
     Categorical,
@@ -19,6 +20,7 @@ from keras_made import (
     MixtureOfNormals,
     NetworkAverage,
     Normal,
+    PiecewiseLinear,
     PixelCNN,
     PixelRNN,
     Recurrent,
@@ -61,6 +63,27 @@ MODELS = {
         (5,),
         2,
         2,
+    ),
+    "deep nade": (
+        lambda: NADE(8, 3, ordering="random", num_masks=3, num_blocks=2),
+        PiecewiseLinear(Categorical(3), [0.0, 0.5, 2.0]),
+        (5,),
+        3,
+        2,
+    ),
+    "attention": (
+        lambda: Attention((5,), 8, num_params=3, num_layers=2),
+        Categorical(3),
+        (5,),
+        3,
+        2,
+    ),
+    "attention, orderings": (
+        lambda: Attention((5,), 8, num_layers=1, ordering="random", num_masks=3),
+        Bernoulli(),
+        (5,),
+        2,
+        0,
     ),
     "recurrent": (lambda: Recurrent((5,), 6, "gru", 3), Categorical(3), (5,), 3, 2),
     "recurrent, end": (
@@ -126,6 +149,18 @@ KEPT = {
     "eonade": {
         "scores": [-4.0793, -2.7804, -2.3932],
         "draws": [2.0, 3.0, 5.0, 2.0, 3.0, 2.0],
+    },
+    "deep nade": {
+        "scores": [-6.2038, -9.3774, -3.8557],
+        "draws": [6.0, 6.0, 2.0, 6.0, 5.0, 7.0],
+    },
+    "attention": {
+        "scores": [-3.5747, -6.496, -6.8285],
+        "draws": [6.0, 6.0, 4.0, 3.0, 7.0, 6.0],
+    },
+    "attention, orderings": {
+        "scores": [-4.2984, -3.674, -2.9357],
+        "draws": [5.0, 3.0, 5.0, 3.0, 3.0, 2.0],
     },
     "recurrent": {
         "scores": [-6.9079, -12.7312, -10.4427],

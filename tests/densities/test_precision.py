@@ -56,6 +56,7 @@ NETWORKS = {
     "made": lambda: MADE([8], 3),
     "mixture": lambda: MADE([8], 3, hidden_degrees="random", num_masks=2),
     "any order": lambda: NADE(5, 3, ordering="random", num_masks=2),
+    "deep nade": lambda: NADE(5, 3, num_blocks=1),
 }
 
 

@@ -21,6 +21,7 @@ from keras_made import (
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
+    PiecewiseLinear,
     Transformed,
     flows,
 )
@@ -56,6 +57,7 @@ DISCRETE = {
     "two levels": (MixtureOfLogistics(2, 2), 2),
     "256 levels": (MixtureOfLogistics(5), 256),
     "atoms": (Atoms(range(5)), 5),
+    "heard in pieces": (PiecewiseLinear(Atoms(range(5)), [0, 1, 4]), 5),
     "65536 levels": (MixtureOfLogistics(2, 65536, min_scale=1e-4), 65536),
     "incomplete": (Incomplete(MixtureOfLogistics(2, 4)), 4),
 }
@@ -64,6 +66,7 @@ CONTINUOUS = {
     "normals": MixtureOfNormals(4),
     "one normal": MixtureOfNormals(1),
     "spline": Transformed(flows.Spline(4)),
+    "normal in pieces": PiecewiseLinear(MixtureOfNormals(2), [-1, 0, 2]),
     "exponential": Exponential(),
     "incomplete real": Incomplete(MixtureOfNormals(2)),
 }

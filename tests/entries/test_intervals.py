@@ -19,6 +19,7 @@ from keras_made import (
     MixtureOfLogistics,
     MixtureOfNormals,
     Normal,
+    PiecewiseLinear,
     Transformed,
     flows,
 )
@@ -35,6 +36,7 @@ LISTED = {
     "logistics": (MixtureOfLogistics(3, 16), np.arange(16.0)),
     "two levels": (MixtureOfLogistics(2, 2), np.arange(2.0)),
     "atoms": (Atoms(PRICES), np.array(PRICES)),
+    "in pieces": (PiecewiseLinear(MixtureOfLogistics(3, 16), [0, 9]), np.arange(16.0)),
 }
 REAL = {
     "normal": Normal(),

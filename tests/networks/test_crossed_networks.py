@@ -30,6 +30,7 @@ pytestmark = pytest.mark.neutral
 NETWORKS = {
     "made": lambda **kw: MADE([6, 6], 3, companion=True, residual=True, **kw),
     "nade": lambda **kw: NADE(6, 3, **kw),
+    "deep nade": lambda **kw: NADE(6, 3, num_blocks=1, dropout=0.2, **kw),
     "lstm": lambda **kw: Recurrent((4,), 6, "lstm", 3, **kw),
     "gru, end": lambda **kw: Recurrent((4,), 6, "gru", 3, end=1, num_layers=2, **kw),
     "wavenet": lambda **kw: WaveNet((4,), 6, 3, num_layers=1, **kw),

@@ -189,6 +189,7 @@ for name, options, expected in [
     ("of a cycle of orders", RANDOM, {"train": True, **CYCLE}),
     ("of another activation", {"activation": "relu"}, {}),
     ("with L2", {"kernel_regularizer": "l2"}, {"expected_num_losses": 2}),
+    ("with dropout", {"dropout": 0.5}, {"expected_num_seed_generators": 1}),
     ("of another initializer", {"kernel_initializer": "he_uniform"}, {}),
     ("of float64", {"dtype": "float64"}, {"expected_output_dtype": "float64"}),
 ]:
@@ -196,6 +197,8 @@ for name, options, expected in [
 NADE6 = {"units": 6}
 case("of parameters", NADE, NADE6 | THREE, ROWS, (2, 5, 3), 4)
 case("of batch axes", NADE, NADE6 | ONE_AXIS, (2, 3, 5), (2, 3, 5), 4)
+DEEP = NADE6 | {"num_blocks": 1, "kernel_regularizer": "l2"}
+case("deep", NADE, DEEP, ROWS, ROWS, 8, train=True, expected_num_losses=4)
 case("of two blocks", NADE, NADE6, (2, 20), (2, 20), 4)
 case("of classes", NADE, NADE6 | ENCODED, ROWS, (2, 5, 3), 4, train=True)
 case("with context", NADE, NADE6, CONTEXT, ROWS, 5)

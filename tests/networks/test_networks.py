@@ -55,6 +55,12 @@ NETWORKS = {
         (6,),
         2,
     ),
+    "nade, deep": (lambda: NADE(8, 2, num_blocks=1, activation="tanh"), (5,), 2),
+    "eonade, deep": (
+        lambda: NADE(6, ordering="random", num_masks=3, num_blocks=2, dropout=0.3),
+        (6,),
+        0,
+    ),
     "nade, classes": (lambda: NADE(8, 3, encoder=Categorical(3)), (5,), 0),
     "lstm": (lambda: Recurrent((6,), 8), (6,), 0),
     "gru, two layers": (
@@ -487,6 +493,10 @@ def average_of(*networks):
     [
         (lambda: NADE(0), "units"),
         (lambda: NADE([4]), "units"),
+        (lambda: NADE(4, num_blocks=-1), "num_blocks"),
+        (lambda: NADE(4, num_blocks=1.5), "num_blocks"),
+        (lambda: NADE(4, dropout=1.0), "dropout"),
+        (lambda: NADE(4, dropout="much"), "dropout"),
         (lambda: NADE(4, num_masks=2), "would be the same"),
         (lambda: NADE(4, ordering="sorted"), "ordering"),
         (lambda: NADE(4, ordering=[0, 0]), "ordering"),
