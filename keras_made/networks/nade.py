@@ -15,6 +15,8 @@ from keras_made.masks import check_ordering, check_seed, connect, make_orderings
 # Entries to a block of the full pass: long enough for matrix products, short enough
 # that the masked half of the block's triangle costs little.
 BLOCK = 16
+# Entries up to which a step computes all and keeps one, where rows differ in order.
+MOST_ENTRIES = 64
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -262,17 +264,41 @@ class NADE(Autoregressive):
         }
 
     def step(self, state, x_last, t):
-        kernel, output, bias = self._weights_by_entry(self.variable_dtype)
         last = self._entry(state, ops.maximum(t - 1, 0))
-        x = self.encode_entries(x_last, last)
-        # (1 or batch, features, units): an order of its own takes rows of its own.
-        heard = ops.sum(ops.swapaxes(x, 1, 2) * ops.take(kernel, last[:, 0], 0), axis=1)
-        a = state["sum"] + ops.where(t > 0, heard, 0.0)
+        x = self.encode_entries(x_last, last)[:, 0]
+        a = state["sum"] + ops.where(t > 0, self._heard(x, last[:, 0]), 0.0)
         now = self._entry(state, t)[:, 0]
-        h = self._hidden_of(a)[:, None, :]
-        params = ops.sum(h * ops.take(output, now, axis=0), axis=-1)
-        params = params + ops.take(bias, now, axis=0)
+        params = self._params_of(self._hidden_of(a), now)
         return params[:, None, :], {**state, "sum": a}
+
+    # Rows with an order each hear and give other entries. Where there are few of them,
+    # a product with the weights of all is less than fetching some for every row.
+
+    def _is_small(self, entries):
+        return entries.shape[0] != 1 and self.event_size <= MOST_ENTRIES
+
+    def _heard(self, x, entries):
+        """What features `(batch, features)` of entries `(1 or batch,)` add to a sum."""
+        kernel, _, _ = self._weights_by_entry(self.variable_dtype)
+        x = ops.cast(x, kernel.dtype)
+        if self._is_small(entries):
+            which = ops.one_hot(entries, self.event_size, dtype=kernel.dtype)
+            spread = which[:, :, None] * x[:, None, :]
+            spread = ops.reshape(spread, (-1, self.event_size * self.num_features))
+            return ops.matmul(spread, ops.reshape(kernel, (-1, self.units)))
+        return ops.sum(x[:, :, None] * ops.take(kernel, entries, axis=0), axis=1)
+
+    def _params_of(self, h, entries):
+        """Parameters `(batch, params)` of entries `(1 or batch,)`."""
+        _, output, bias = self._weights_by_entry(self.variable_dtype)
+        h = ops.cast(h, output.dtype)
+        bias = ops.take(bias, entries, axis=0)
+        if self._is_small(entries):
+            every = ops.matmul(h, ops.transpose(ops.reshape(output, (-1, self.units))))
+            every = ops.reshape(every, (-1, self.event_size, self.params_per_entry))
+            own = ops.take_along_axis(every, entries[:, None, None], axis=1)
+            return own[:, 0] + bias
+        return ops.sum(h[:, None, :] * ops.take(output, entries, axis=0), -1) + bias
 
     def _entry(self, state, t):
         """The entry of rank t in the order of each example: ints `(1 or batch, 1)`."""

@@ -10,9 +10,12 @@ from keras_made.networks.nade import NADE
 NUM_ORDERS = 256
 # Those that are mixed when rows are scored; more are slower, and hardly better.
 NUM_SCORED = 8
+FEW_ROWS = 2000
 # Up to so many columns a pass for each is paid for.
 MOST_PASSES = 48
-EPOCHS, PATIENCE = 300, 20
+# Gradient steps at most, and those without a better validation before it stops; the
+# latter are 20 epochs at least.
+STEPS, PATIENCE, PATIENT_EPOCHS = 10_000, 400, 20
 RATE, DECAY = 2e-3, 1e-3
 
 
@@ -22,12 +25,14 @@ def default_network(num_rows: int, num_columns: int, num_params: int):
     What a deep NADE says of a column depends on which others it has heard, and not on
     their order: all orders train one function. It costs a pass for each column.
     """
-    units = 128 if num_rows < 500 else 256
+    few = num_rows < FEW_ROWS
     orders = {"ordering": "random", "num_masks": NUM_ORDERS}
     common = {"activation": "gelu", "dropout": 0.2, **orders}
     if num_columns > MOST_PASSES:
-        return MADE([units, units], num_params, **common)
-    return NADE(units, num_params, num_blocks=1, **common)
+        return MADE([256, 256], num_params, **common)
+    # As good from 2,000 rows on, at half the cost.
+    units, num_blocks = (256, 1) if few else (128, 2)
+    return NADE(units, num_params, num_blocks=num_blocks, **common)
 
 
 def default_batch_size(num_rows: int) -> int:
@@ -39,17 +44,36 @@ def default_optimizer():
     return keras.optimizers.AdamW(RATE, weight_decay=DECAY, clipnorm=1.0)
 
 
-def default_callbacks(verbose) -> list:
-    """A lower rate when validation no longer falls, then stop at the best weights."""
+def default_epochs(steps_per_epoch: int) -> int:
+    return max(PATIENT_EPOCHS, STEPS // steps_per_epoch)
+
+
+def default_callbacks(steps_per_epoch: int, epochs: int, validated: bool) -> list:
+    """A lower rate when validation no longer falls, then stop at the best weights.
+
+    The rate falls to zero by a cosine in all epochs, should there be few of them.
+    """
+    patience = max(PATIENT_EPOCHS, PATIENCE // steps_per_epoch)
+
+    def anneal(epoch, rate):
+        return rate * _cosine(epoch / epochs) / _cosine(max(epoch - 1, 0) / epochs)
+
+    annealed = [keras.callbacks.LearningRateScheduler(anneal)]
+    if not validated:
+        return annealed
     return [
+        *annealed,
         keras.callbacks.ReduceLROnPlateau(
-            "val_nll", factor=0.3, patience=PATIENCE // 3, min_lr=RATE / 50
+            "val_nll", factor=0.3, patience=patience // 3, min_lr=RATE / 50
         ),
         keras.callbacks.EarlyStopping(
-            "val_nll", patience=PATIENCE, restore_best_weights=True
+            "val_nll", patience=patience, restore_best_weights=True
         ),
-        *([EpochBar()] if verbose else []),
     ]
+
+
+def _cosine(share):
+    return 0.5 * (1 + np.cos(np.pi * share))
 
 
 class EpochBar(keras.callbacks.Callback):

@@ -13,7 +13,7 @@ from keras_made.tables import recipe, serving
 from keras_made.tables.schema import Schema, as_frame
 
 # Completions behind a point estimate.
-POINT_DRAWS = 33
+POINT_DRAWS = 101
 
 
 class Estimate(float):
@@ -148,7 +148,7 @@ class TableDensity(LikelihoodModel):
             frame: a DataFrame with the columns of the schema, missing values and all.
             validation_split: share of the rows, chosen by `seed`, to stop by; 0: none,
                 and all epochs are run.
-            epochs: at most. None: 500.
+            epochs: at most. None: those of 10,000 steps.
             batch_size: None: about a twentieth of the rows, 32 to 512.
             callbacks: of Keras, in place of the default ones.
             validation_data: a DataFrame to stop by, in place of a share of the rows.
@@ -168,21 +168,22 @@ class TableDensity(LikelihoodModel):
             if self.units.real.any():
                 self.density.adapt(x)
             self.compile(recipe.default_optimizer())
-        shown = verbose not in (0, "0", False)
+        batch_size = batch_size or recipe.default_batch_size(len(x))
+        steps = -(-len(x) // batch_size)
+        epochs = recipe.default_epochs(steps) if epochs is None else epochs
         if callbacks is None:
-            callbacks = recipe.default_callbacks(shown)
-            if valid is None:
-                callbacks = callbacks[2:]
-        history = super().fit(
+            callbacks = recipe.default_callbacks(steps, epochs, valid is not None)
+            if verbose not in (0, "0", False):
+                callbacks.append(recipe.EpochBar())
+        return super().fit(
             x,
-            batch_size=batch_size or recipe.default_batch_size(len(x)),
-            epochs=recipe.EPOCHS if epochs is None else epochs,
+            batch_size=batch_size,
+            epochs=epochs,
             verbose=0,
             callbacks=callbacks,
             validation_data=valid,
             **kwargs,
         )
-        return history
 
     def _split(self, x, share, validation_data, seed):
         if validation_data is not None:
@@ -269,7 +270,7 @@ class TableDensity(LikelihoodModel):
         Args:
             frame: a DataFrame with the columns of the schema.
             num_copies: number of completed frames (multiple imputation). None: one.
-            point: whether each hole gets the median (of a category, the mode) of 33
+            point: whether each hole gets the median (of a category, the mode) of 101
                 draws, which is closest to the truth on average, and has too little
                 variance for statistics; only without `num_copies`.
             seed: int, `keras.random.SeedGenerator` or None.
