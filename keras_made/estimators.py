@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from keras_made.checks import require
-from keras_made.networks.made import MADE
 from keras_made.tables import Real, Schema, TableDensity, columns_of, recipe
 
 require("pandas")
@@ -32,7 +31,7 @@ class _TableEstimator(_base.BaseEstimator):
         num_masks=None,
         dropout=None,
         schema=None,
-        max_epochs=500,
+        max_epochs=None,
         batch_size=None,
         validation_fraction=0.1,
         random_state=0,
@@ -81,28 +80,15 @@ class _TableEstimator(_base.BaseEstimator):
 
     def _network(self, schema, seed):
         """The network by the arguments; what is None is the recipe's choice."""
-        own = self.hidden_units, self.num_masks, self.dropout
-        size, rows = len(schema.modelled), schema.num_rows or 1000
-        num_params = columns_of(schema).num_params
-        chosen = recipe.default_network(rows, size, num_params)
-        if own == (None, None, None):
-            return chosen
-        pick = [
-            o if o is not None else c
-            for o, c in zip(
-                own,
-                (chosen.hidden_units, chosen.num_masks, chosen.dropout),
-                strict=True,
-            )
-        ]
-        return MADE(
-            list(pick[0]),
-            num_params,
-            ordering="random",
-            num_masks=pick[1],
-            dropout=pick[2],
-            activation="gelu",
+        own = {"num_masks": self.num_masks, "dropout": self.dropout}
+        own = {name: value for name, value in own.items() if value is not None}
+        return recipe.default_network(
+            schema.num_rows or 1000,
+            len(schema.modelled),
+            columns_of(schema).num_params,
+            hidden_units=self.hidden_units,
             seed=seed,
+            **own,
         )
 
     def _frame(self, X, reset=False):
@@ -140,7 +126,8 @@ class _ScoringEstimator(_TableEstimator):
 
     def score_samples(self, X):
         """log p of each row (of its observed part), nats, `(n,)`."""
-        return self.density_.log_prob(self._frame(X), verbose=0).to_numpy()
+        frame = self._frame(X)
+        return self.density_.log_prob(frame, verbose=0).to_numpy()
 
 
 class DensityEstimator(_ScoringEstimator):
@@ -215,7 +202,7 @@ class DensityImputer(_base.TransformerMixin, _TableEstimator):
         num_masks=None,
         dropout=None,
         schema=None,
-        max_epochs=500,
+        max_epochs=None,
         batch_size=None,
         validation_fraction=0.1,
         random_state=0,
@@ -284,7 +271,7 @@ class OutlierDetector(_base.OutlierMixin, _ScoringEstimator):
         num_masks=None,
         dropout=None,
         schema=None,
-        max_epochs=500,
+        max_epochs=None,
         batch_size=None,
         validation_fraction=0.1,
         random_state=0,

@@ -19,20 +19,28 @@ STEPS, PATIENCE, PATIENT_EPOCHS = 10_000, 400, 20
 RATE, DECAY = 2e-3, 1e-3
 
 
-def default_network(num_rows: int, num_columns: int, num_params: int):
+def default_network(num_rows, num_columns, num_params, hidden_units=None, **own):
     """A deep NADE for a table of so many rows and columns; for many columns, a MADE.
 
     What a deep NADE says of a column depends on which others it has heard, and not on
     their order: all orders train one function. It costs a pass for each column.
+
+    Args:
+        num_rows: of the table.
+        num_columns: those that vary.
+        num_params: of each, by its conditional.
+        hidden_units: of a MADE in its place; None: by the numbers above.
+        **own: arguments of the network in place of the chosen ones.
     """
-    few = num_rows < FEW_ROWS
-    orders = {"ordering": "random", "num_masks": NUM_ORDERS}
-    common = {"activation": "gelu", "dropout": 0.2, **orders}
-    if num_columns > MOST_PASSES:
-        return MADE([256, 256], num_params, **common)
+    options = {"activation": "gelu", "dropout": 0.2, "num_masks": NUM_ORDERS, **own}
+    options["ordering"] = "random"
+    if hidden_units is None and num_columns > MOST_PASSES:
+        hidden_units = (256, 256)
+    if hidden_units is not None:
+        return MADE(list(hidden_units), num_params, **options)
     # As good from 2,000 rows on, at half the cost.
-    units, num_blocks = (256, 1) if few else (128, 2)
-    return NADE(units, num_params, num_blocks=num_blocks, **common)
+    units, num_blocks = (256, 1) if num_rows < FEW_ROWS else (128, 2)
+    return NADE(units, num_params, num_blocks=num_blocks, **options)
 
 
 def default_batch_size(num_rows: int) -> int:
