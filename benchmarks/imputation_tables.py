@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from imputation_protocol import (
+    CLASSES,
     COMPLETIONS,
     MEASURES,
     METHODS,
@@ -55,8 +56,44 @@ def ours(holes, kinds, seed):
     }
 
 
+def as_people_do(holes, kinds, seed):
+    """The package as it comes: a frame, `TableDensity`, `fit`, `impute`."""
+    import keras
+
+    import keras_made as km
+
+    keras.utils.set_random_seed(seed)
+    frame = frame_of(holes, kinds)
+    model = km.TableDensity(frame)
+    model.fit(frame, verbose=0)
+    copies = model.impute(frame, num_copies=COMPLETIONS, seed=seed, verbose=0)
+    middle = model.impute(frame, point=True, seed=seed, verbose=0)
+    return {
+        "TableDensity": np.stack([rows_of(copy) for copy in copies]),
+        "TableDensity, point": rows_of(middle)[None],
+    }
+
+
+def frame_of(rows, kinds):
+    """A DataFrame of columns by their kinds."""
+    import pandas as pd
+
+    columns = {}
+    for place, kind in enumerate(kinds):
+        values = pd.Series(rows[:, place])
+        if kind in CLASSES:
+            values = values.map("{:g}".format, na_action="ignore").astype("category")
+        columns[f"column {place}"] = values
+    return pd.DataFrame(columns)
+
+
+def rows_of(frame):
+    """The numbers of such a frame, `(n, D)`."""
+    return frame.astype(dict.fromkeys(frame.columns, "float64")).to_numpy()
+
+
 COPIES = 30
-ALL_METHODS = {"ours": ours, **METHODS}
+ALL_METHODS = {"TableDensity": as_people_do, "ours": ours, **METHODS}
 
 
 def run_method(folder, table, seed, method):

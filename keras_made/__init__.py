@@ -19,6 +19,7 @@ from keras_made.entries import (
     Transformed,
 )
 from keras_made.export.saved_model import export_saved_model
+from keras_made.fitting import fit_density
 from keras_made.networks.attention import Attention
 from keras_made.networks.average import NetworkAverage
 from keras_made.networks.made import MADE
@@ -55,6 +56,7 @@ __all__ = [
     "Transformed",
     "WaveNet",
     "export_saved_model",
+    "fit_density",
     "flows",
 ]
 __version__ = "0.2.0"

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from keras_made.checks import require
-from keras_made.tables import Real, Schema, TableDensity, columns_of, recipe
+from keras_made.recipes import mixed as recipe
+from keras_made.tables import Real, Schema, TableDensity, columns_of
 
 require("pandas")
 _base = require("sklearn.base")
@@ -135,7 +136,7 @@ class DensityEstimator(_ScoringEstimator):
 
     Args:
         hidden_units: sizes of hidden layers. None here and below: chosen by the
-            numbers of rows and columns (`keras_made.tables.recipe`).
+            numbers of rows and columns (`keras_made.recipes.mixed`).
         num_masks: orders that are trained.
         dropout: share of hidden units that is dropped in training.
         schema: a `keras_made.tables.Schema`. None: read from a DataFrame; the columns

@@ -32,8 +32,9 @@ FLOORS = [
     ("export",),
     ("densities",),
     ("flows",),
+    ("recipes",),
     ("tables",),
-    ("estimators", "plots"),
+    ("estimators", "fitting", "plots"),
     ("callbacks",),
 ]
 LONGEST = 460

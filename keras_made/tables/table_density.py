@@ -9,7 +9,9 @@ from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.entries import Columns, Incomplete
 from keras_made.generation import noise_generator
-from keras_made.tables import recipe, serving
+from keras_made.recipes import mixed as recipe
+from keras_made.recipes.budget import EpochBar
+from keras_made.tables import serving
 from keras_made.tables.schema import Schema, as_frame
 
 # Completions behind a point estimate.
@@ -42,7 +44,7 @@ class TableDensity(LikelihoodModel):
             `Schema.from_frame`); print `model.schema` to see what was guessed.
         network: an `Autoregressive` layer over as many entries as columns vary, with
             `num_params` of `columns_of(schema)`. None: a MADE chosen by the numbers of
-            rows and columns (`tables.recipe`).
+            rows and columns (`recipes.mixed`).
         structures: those of the network that are mixed when rows are scored. None: the
             first eight.
 
@@ -134,6 +136,7 @@ class TableDensity(LikelihoodModel):
         batch_size: int | None = None,
         callbacks=None,
         validation_data=None,
+        minutes: float | None = None,
         seed: int = 0,
         verbose="auto",
         **kwargs,
@@ -152,6 +155,7 @@ class TableDensity(LikelihoodModel):
             batch_size: None: about a twentieth of the rows, 32 to 512.
             callbacks: of Keras, in place of the default ones.
             validation_data: a DataFrame to stop by, in place of a share of the rows.
+            minutes: about as many at most. None: any number.
             seed: of the share.
             verbose: 0, or one bar over all epochs.
             **kwargs: as in `keras.Model.fit`.
@@ -172,9 +176,11 @@ class TableDensity(LikelihoodModel):
         steps = -(-len(x) // batch_size)
         epochs = recipe.default_epochs(steps) if epochs is None else epochs
         if callbacks is None:
-            callbacks = recipe.default_callbacks(steps, epochs, valid is not None)
+            seconds = None if minutes is None else 60.0 * minutes
+            validated = valid is not None
+            callbacks = recipe.default_callbacks(steps, epochs, validated, seconds)
             if verbose not in (0, "0", False):
-                callbacks.append(recipe.EpochBar())
+                callbacks.append(EpochBar())
         return super().fit(
             x,
             batch_size=batch_size,

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_made.networks.made import MADE
 from keras_made.networks.nade import NADE
+from keras_made.recipes.budget import Budget
 
 # Orders that are trained, one a step: any pattern of holes has one that suits it.
 NUM_ORDERS = 256
@@ -56,17 +57,14 @@ def default_epochs(steps_per_epoch: int) -> int:
     return max(PATIENT_EPOCHS, STEPS // steps_per_epoch)
 
 
-def default_callbacks(steps_per_epoch: int, epochs: int, validated: bool) -> list:
+def default_callbacks(steps_per_epoch, epochs, validated, seconds=None) -> list:
     """A lower rate when validation no longer falls, then stop at the best weights.
 
-    The rate falls to zero by a cosine in all epochs, should there be few of them.
+    The rate falls to zero by a cosine in all epochs, or seconds, should there be few.
     """
     patience = max(PATIENT_EPOCHS, PATIENCE // steps_per_epoch)
 
-    def anneal(epoch, rate):
-        return rate * _cosine(epoch / epochs) / _cosine(max(epoch - 1, 0) / epochs)
-
-    annealed = [keras.callbacks.LearningRateScheduler(anneal)]
+    annealed = [Budget(epochs, seconds)]
     if not validated:
         return annealed
     return [
@@ -78,25 +76,3 @@ def default_callbacks(steps_per_epoch: int, epochs: int, validated: bool) -> lis
             "val_nll", patience=patience, restore_best_weights=True
         ),
     ]
-
-
-def _cosine(share):
-    return 0.5 * (1 + np.cos(np.pi * share))
-
-
-class EpochBar(keras.callbacks.Callback):
-    """One bar for all epochs, with the validation's nats; not a line for each."""
-
-    def on_train_begin(self, logs=None):
-        self.bar = keras.utils.Progbar(
-            self.params["epochs"], unit_name="epoch", stateful_metrics=["val_nll"]
-        )
-        self.done = 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.done += 1
-        values = [(k, v) for k, v in (logs or {}).items() if k in ("nll", "val_nll")]
-        self.bar.update(self.done, values, finalize=False)
-
-    def on_train_end(self, logs=None):
-        self.bar.update(self.done, finalize=True)

@@ -1,0 +1,260 @@
+"""From rows to a good density with no decisions: `fit_density`.
+
+Everything here can be done by hand: `recipes.candidates` holds the networks and their
+rates, `recipes.budget` how the rate falls, and this file trains, compares and mixes.
+"""
+
+import math
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_made.checks import check_finite, to_array
+from keras_made.densities.ensemble import Ensemble
+from keras_made.entries import get
+from keras_made.recipes.budget import Budget
+from keras_made.recipes.candidates import candidates, default_conditional
+from keras_made.tables.table_density import TableDensity
+
+# Updates between two looks at the validation rows, and those without a better one
+# after which a training ends.
+STEPS_OF_A_ROUND, PATIENT_STEPS, MOST_PASSES_OF_A_ROUND = 500, 2500, 10
+# Shares of the time: for all candidates, and for more of the best.
+FIRST, MOST_MEMBERS = 0.6, 6
+VALID_SHARE, MOST_VALID_ROWS = 0.1, 5000
+
+
+def fit_density(
+    x,
+    conditional=None,
+    *,
+    validation_data=None,
+    context=None,
+    minutes: float = 10,
+    verbose="auto",
+):
+    """Train a good density of some rows within a number of minutes.
+
+    What is tried depends on the rows: a network in one order, many orders, few
+    weights for few rows of bits; a deep NADE and a flow for real numbers; a deep NADE
+    for rows with holes; `TableDensity` for a DataFrame. Each is trained until its
+    validation no longer gains. In the time that is left more of the best one are
+    trained, from other seeds and in other orders, and all that make the mixture better
+    on the validation rows are mixed.
+
+    Args:
+        x: rows `(n, *event_shape)`, NaN where missing, or a DataFrame of pandas.
+        conditional: of the entries; None: bits where a column holds 0 and 1 alone, a
+            mixture of normals heard in pieces elsewhere.
+        validation_data: rows to choose and to stop by; with `context`, a tuple
+            `(rows, context)`. None: a tenth of `x`, at most 5,000.
+        context: `(n, C)`, what the density is conditional on.
+        minutes: about as many at most, compilations included.
+        verbose: 0: nothing; else a line for each training, and what was chosen.
+
+    Returns:
+        A trained model: an `AutoregressiveDensity`, a flow, an `Ensemble` of these, or
+        a `TableDensity`. `model.choice` is a list of dicts, one for each training:
+        name, why, validation nats, seconds, and whether it was taken.
+
+    Raises:
+        ValueError: for rows or minutes that are none.
+
+    Example:
+        >>> import numpy as np
+        >>> x = (np.random.RandomState(0).rand(300, 4) < 0.3).astype("float32")
+        >>> model = fit_density(x, minutes=0.02, verbose=0)
+        >>> tuple(model.sample(5, seed=0).shape)
+        (5, 4)
+    """
+    if not isinstance(minutes, int | float) or not minutes > 0:
+        raise ValueError(
+            f"`minutes` must be a number above zero. Received: {minutes!r}."
+        )
+    if hasattr(x, "columns") and hasattr(x, "dtypes"):
+        return _fit_frame(x, conditional, validation_data, context, minutes, verbose)
+    x, context = _check_rows("x", x), _check_context(context, x)
+    conditional = default_conditional(x) if conditional is None else get(conditional)
+    train, valid = _split(x, context, validation_data)
+    search = _Search(train, valid, conditional, 60.0 * minutes, verbose)
+    return search.run()
+
+
+def _fit_frame(frame, conditional, validation_data, context, minutes, verbose):
+    if conditional is not None or context is not None:
+        raise ValueError(
+            "A DataFrame says itself what its columns are. Received: `conditional` or "
+            "`context`. Override columns by `Schema.from_frame(frame, ...)` and "
+            "`TableDensity(schema)`, or pass an array."
+        )
+    model = TableDensity(frame)
+    started = time.perf_counter()
+    history = model.fit(
+        frame, validation_data=validation_data, minutes=minutes, verbose=verbose
+    )
+    model.choice = [
+        {
+            "name": "table",
+            "why": "columns as `model.schema` says, any of which may be missing",
+            "valid": float(min(history.history["val_nll"])),
+            "seconds": time.perf_counter() - started,
+            "taken": True,
+        }
+    ]
+    return model
+
+
+def _check_rows(name, x):
+    x = to_array(name, x)
+    if x.ndim < 2 or len(x) < 10:
+        raise ValueError(
+            f"`{name}` must be at least ten rows of events, (n, *event_shape). "
+            f"Received: shape {x.shape}."
+        )
+    x = x.astype("float32")
+    check_finite(name, x, missing=True)
+    return x
+
+
+def _check_context(context, x):
+    if context is None:
+        return None
+    context = to_array("context", context).astype("float32")
+    if context.ndim != 2 or len(context) != len(x):
+        raise ValueError(
+            f"`context` must be ({len(x)}, C), a row for each event. Received: shape "
+            f"{context.shape}."
+        )
+    return context
+
+
+def _split(x, context, validation_data):
+    """`(rows, context)` to train on and to choose by."""
+    if validation_data is not None:
+        pair = validation_data if context is not None else (validation_data, None)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(
+                "`validation_data` must be a tuple (rows, context), since there is a "
+                f"`context`. Received: {type(validation_data).__name__}."
+            )
+        valid = _check_rows("validation_data", pair[0])
+        return (x, context), (valid, _check_context(pair[1], valid))
+    held = min(MOST_VALID_ROWS, max(5, round(VALID_SHARE * len(x))))
+    order = np.random.default_rng(0).permutation(len(x))
+    parts = [np.sort(order[held:]), np.sort(order[:held])]
+    train, valid = [
+        (x[part], None if context is None else context[part]) for part in parts
+    ]
+    return train, valid
+
+
+class _Search:
+    """Candidates trained one after the other, and the best of them mixed."""
+
+    def __init__(self, train, valid, conditional, seconds, verbose):
+        self.train, self.valid = train, valid
+        self.seconds, self.verbose = seconds, verbose not in (0, "0", False)
+        self.started = time.perf_counter()
+        size = 0 if train[1] is None else train[1].shape[1]
+        self.candidates = candidates(train[0], conditional, size)
+        # (candidate, model, log p of the validation rows)
+        self.trained, self.choice = [], []
+
+    def run(self):
+        for place, candidate in enumerate(self.candidates):
+            if place and self.passed() > FIRST * self.seconds:
+                break
+            left = len(self.candidates) - place
+            self.try_one(candidate, 0, (FIRST * self.seconds - self.passed()) / left)
+        place = max(range(len(self.trained)), key=lambda i: self.trained[i][2].mean())
+        best, spent = self.trained[place][0], self.choice[place]["seconds"]
+        for seed in range(1, MOST_MEMBERS):
+            if self.passed() + 1.1 * spent > self.seconds:
+                break
+            self.try_one(best, seed, self.seconds - self.passed())
+        return self.mix()
+
+    def passed(self):
+        return time.perf_counter() - self.started
+
+    def try_one(self, candidate, seed, seconds):
+        started = time.perf_counter()
+        keras.utils.set_random_seed(seed)
+        model = candidate.make(seed)
+        fit_one(model, candidate, self.train, self.valid, seconds)
+        if candidate.finish is not None:
+            model = candidate.finish(model)
+        scores = ops.convert_to_numpy(model.log_prob(*self.valid, verbose=0))
+        self.trained.append((candidate, model, scores.astype("float64")))
+        self.choice.append(
+            {
+                "name": candidate.name,
+                "why": candidate.why,
+                "valid": float(-scores.mean()),
+                "seconds": time.perf_counter() - started,
+                "taken": False,
+            }
+        )
+        if self.verbose:
+            print(
+                f"{candidate.name}: {-scores.mean():.3f} nats on {len(scores)} "
+                f"validation rows, {self.choice[-1]['seconds']:.0f} s ({candidate.why})"
+            )
+
+    def mix(self):
+        """All that make the mixture better, the best first, with equal weights."""
+        order = sorted(
+            range(len(self.trained)), key=lambda i: -self.trained[i][2].mean()
+        )
+        taken, total = [], None
+        for place in order:
+            scores = self.trained[place][2]
+            joined = scores if total is None else np.logaddexp(total, scores)
+            gain = joined.mean() - math.log(len(taken) + 1)
+            if total is None or gain > total.mean() - math.log(len(taken)):
+                taken, total = [*taken, place], joined
+                self.choice[place]["taken"] = True
+        models = [self.trained[place][1] for place in taken]
+        model = models[0] if len(models) == 1 else Ensemble(models)
+        if not model.built:
+            model.build((None, *self.train[0].shape[1:]))
+        if self.verbose:
+            names = ", ".join(self.trained[place][0].name for place in taken)
+            nats = math.log(len(taken)) - total.mean()
+            print(f"taken: {names}; {nats:.3f} nats on the validation rows")
+        model.choice = self.choice
+        return model
+
+
+def fit_one(model, candidate, train, valid, seconds):
+    """Fit a candidate's model: rounds of some 500 updates, the best weights kept."""
+    x, context = train
+    batch = min(candidate.batch_size, len(x))
+    # Few rows make many short epochs, each with a validation: several are one.
+    passes = round(STEPS_OF_A_ROUND * batch / len(x))
+    passes = int(np.clip(passes, 1, MOST_PASSES_OF_A_ROUND))
+    steps = -(-len(x) * passes // batch)
+    epochs = -(-candidate.steps // steps)
+    optimizer = keras.optimizers.AdamW(
+        candidate.rate, weight_decay=candidate.decay, clipnorm=10.0
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.compile(optimizer, steps_per_execution=min(steps, 50))
+    rows = np.concatenate([x] * passes)
+    data = rows if context is None else (rows, np.concatenate([context] * passes))
+    patience = max(3, PATIENT_STEPS // steps)
+    model.fit(
+        data,
+        batch_size=batch,
+        epochs=epochs,
+        verbose=0,
+        validation_data=valid[0] if context is None else valid,
+        callbacks=[
+            Budget(epochs, seconds),
+            keras.callbacks.EarlyStopping(
+                "val_nll", patience=patience, restore_best_weights=True
+            ),
+        ],
+    )

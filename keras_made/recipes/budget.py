@@ -1,0 +1,68 @@
+"""Training within a budget: how the rate falls, when it ends, what is shown of it."""
+
+import time
+
+import keras
+import numpy as np
+
+
+class Budget(keras.callbacks.Callback):
+    """A rate that falls to zero by a cosine as the epochs, or the seconds, run out.
+
+        rate <- rate * cosine(share now) / cosine(share one epoch ago)
+
+    so that other callbacks may lower it too. Training ends when the time is out, a
+    compilation included.
+
+    Args:
+        epochs: all that are planned.
+        seconds: all that may pass. None: any number.
+    """
+
+    def __init__(self, epochs: int, seconds: float | None = None):
+        super().__init__()
+        self.epochs, self.seconds = epochs, seconds
+        self.share = 0.0
+
+    def on_train_begin(self, logs=None):
+        self.started = time.perf_counter()
+        self.share = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        share = min(0.99, max(self.share, self._passed(epoch)))
+        rate = self.model.optimizer.learning_rate
+        rate.assign(float(rate) * _cosine(share) / _cosine(self.share))
+        self.share = share
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.seconds is not None and self._passed(0) >= 1:
+            self.model.stop_training = True
+
+    def _passed(self, epoch):
+        """The share of the epochs or of the time that is gone, whichever is larger."""
+        share = epoch / self.epochs
+        if self.seconds is not None:
+            share = max(share, (time.perf_counter() - self.started) / self.seconds)
+        return share
+
+
+def _cosine(share):
+    return 0.5 * (1 + np.cos(np.pi * share))
+
+
+class EpochBar(keras.callbacks.Callback):
+    """One bar for all epochs, with the validation's nats; not a line for each."""
+
+    def on_train_begin(self, logs=None):
+        self.bar = keras.utils.Progbar(
+            self.params["epochs"], unit_name="epoch", stateful_metrics=["val_nll"]
+        )
+        self.done = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.done += 1
+        values = [(k, v) for k, v in (logs or {}).items() if k in ("nll", "val_nll")]
+        self.bar.update(self.done, values, finalize=False)
+
+    def on_train_end(self, logs=None):
+        self.bar.update(self.done, finalize=True)

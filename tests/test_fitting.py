@@ -1,0 +1,157 @@
+"""From rows to a density with no decisions: what is tried, taken and refused."""
+
+import keras
+import numpy as np
+import pytest
+from laws import to_numpy
+from people import people
+
+from keras_made import (
+    MADE,
+    AutoregressiveDensity,
+    Ensemble,
+    Incomplete,
+    TableDensity,
+    fit_density,
+    fitting,
+    flows,
+)
+from keras_made.recipes import candidates as recipes
+from keras_made.recipes.budget import Budget
+from keras_made.recipes.candidates import Candidate
+
+pytestmark = pytest.mark.neutral
+
+
+def bits(num_rows=200, size=4, seed=0):
+    return (np.random.RandomState(seed).rand(num_rows, size) < 0.3).astype("float32")
+
+
+def small(name, rate, units=6):
+    def make(seed):
+        model = AutoregressiveDensity(MADE([units], seed=seed))
+        model.build((None, 4))
+        return model
+
+    return Candidate(name, "to be quick", make, rate=rate, steps=40, batch_size=50)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two small candidates, of which the first cannot learn."""
+    monkeypatch.setattr(
+        fitting, "candidates", lambda *a: [small("idle", 0.0), small("keen", 0.05)]
+    )
+    monkeypatch.setattr(fitting, "MOST_MEMBERS", 2)
+
+
+def test_the_better_candidate_is_trained_again_and_mixed(quick, capsys):
+    x = bits(400)
+    x[:, 1] = x[:, 0]
+    model = fit_density(x, minutes=5)
+    assert [one["name"] for one in model.choice] == ["idle", "keen", "keen"]
+    assert not model.choice[0]["taken"]
+    taken = [one for one in model.choice if one["taken"]]
+    assert taken and min(one["valid"] for one in model.choice) == min(
+        one["valid"] for one in taken
+    )
+    if len(taken) > 1:
+        assert isinstance(model, Ensemble) and len(model.members) == len(taken)
+    shown = capsys.readouterr().out
+    assert "keen" in shown and "taken" in shown
+    # What it says of itself is what it is.
+    held = np.sort(np.random.default_rng(0).permutation(400)[:40])
+    valid = -to_numpy(model.log_prob(x[held], verbose=0)).mean()
+    assert valid <= min(one["valid"] for one in model.choice) + 1e-4
+
+
+def test_little_time_still_gives_a_model(quick):
+    model = fit_density(bits(), minutes=1e-6, verbose=0)
+    assert len(model.choice) == 1 and model.choice[0]["taken"]
+    assert np.isfinite(to_numpy(model.log_prob(bits(5)))).all()
+
+
+def test_the_rows_to_choose_by_may_be_given(quick):
+    x, context = bits(100), np.ones((100, 2), "float32")
+    model = fit_density(x, validation_data=bits(30, seed=1), minutes=1, verbose=0)
+    assert model.choice
+    with pytest.raises(ValueError, match=r"tuple \(rows, context\)"):
+        fit_density(x, context=context, validation_data=bits(30), verbose=0)
+
+
+def names_of(x, conditional=None):
+    conditional = conditional or recipes.default_conditional(x)
+    return [one.name for one in recipes.candidates(x, conditional)]
+
+
+def test_candidates_follow_the_rows():
+    rng = np.random.RandomState(0)
+    real = rng.normal(size=(100, 3)).astype("float32")
+    mixed = real.copy()
+    mixed[:, 0] = mixed[:, 0] > 0
+    holes = mixed.copy()
+    holes[0, 1] = np.nan
+    assert names_of(bits()) == ["one order", "many orders", "sparse"]
+    assert names_of(bits(recipes.FEW_ROWS)) == ["one order", "many orders"]
+    assert names_of(real) == ["one order", "any order", "flow"]
+    assert names_of(mixed) == ["one order", "any order"]
+    assert names_of(holes) == ["any order"]
+    assert isinstance(recipes.default_conditional(holes), Incomplete)
+
+
+@pytest.mark.parametrize("kind", ["bits", "real", "mixed", "holes"])
+def test_every_candidate_is_a_density_of_its_rows(kind):
+    rng = np.random.RandomState(0)
+    x = {"bits": bits(40, 3), "real": rng.normal(5, 2, size=(40, 3))}.get(kind)
+    if x is None:
+        x = np.stack([rng.rand(40) < 0.5, rng.normal(size=40)], axis=1)
+    x = x.astype("float32")
+    if kind == "holes":
+        x[rng.rand(*x.shape) < 0.3] = np.nan
+    for candidate in recipes.candidates(x, recipes.default_conditional(x)):
+        model = candidate.make(1)
+        if candidate.finish is not None:
+            model = candidate.finish(model)
+        assert np.isfinite(to_numpy(model.log_prob(x[:8], verbose=0))).all()
+        assert isinstance(model, AutoregressiveDensity | flows.Flow)
+
+
+def test_a_frame_is_a_table():
+    _, frame = people(60, 0)
+    model = fit_density(frame, minutes=0.001, verbose=0)
+    assert isinstance(model, TableDensity)
+    assert model.choice[0]["taken"]
+    with pytest.raises(ValueError, match="says itself"):
+        fit_density(frame, "bernoulli")
+
+
+def test_the_rate_falls_to_zero_and_time_ends_the_training():
+    model = AutoregressiveDensity(MADE([4]))
+    model.compile(keras.optimizers.Adam(0.1))
+    rates = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: rates.append(
+            float(model.optimizer.learning_rate)
+        )
+    )
+    model.fit(bits(20), epochs=5, verbose=0, callbacks=[Budget(5), watch])
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(5) / 5))
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    history = model.fit(bits(20), epochs=9, verbose=0, callbacks=[Budget(9, 1e-9)])
+    assert len(history.epoch) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"x": bits(), "minutes": 0}, "minutes"),
+        ({"x": bits(5)}, "ten rows"),
+        ({"x": np.zeros(20)}, "ten rows"),
+        ({"x": np.full((20, 2), np.inf)}, "finite"),
+        ({"x": bits(), "context": np.zeros((3, 1))}, "context"),
+        ({"x": bits(), "conditional": "normals"}, "conditional"),
+    ],
+)
+def test_wrong_turns(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fit_density(**arguments)
