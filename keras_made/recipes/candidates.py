@@ -24,7 +24,7 @@ NUM_ORDERS, MIXED_AT_END, MIXED_IN_TRAINING = 512, 64, 8
 # From so many rows on, wide layers with little dropout are better.
 MANY_ROWS, FEW_ROWS = 15_000, 8_000
 # Real entries: components, and knots of what is heard, on the standardised scale.
-NUM_COMPONENTS, KNOTS = 8, np.linspace(-3.0, 3.0, 25)
+NUM_COMPONENTS, MIN_SCALE, KNOTS = 8, 1e-2, np.linspace(-3.0, 3.0, 25)
 # Up to so many variables, a pass of a deep NADE for each is paid for.
 MOST_PASSES = 48
 
@@ -66,7 +66,8 @@ def _of_column(column):
 
 
 def real_entry():
-    return PiecewiseLinear(MixtureOfNormals(NUM_COMPONENTS), KNOTS)
+    # Columns are often rounded: narrower components would sit on single values.
+    return PiecewiseLinear(MixtureOfNormals(NUM_COMPONENTS, MIN_SCALE), KNOTS)
 
 
 def candidates(x, conditional, context_size=0):

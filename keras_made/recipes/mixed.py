@@ -15,8 +15,8 @@ FEW_ROWS = 2000
 # Up to so many columns a pass for each is paid for.
 MOST_PASSES = 48
 # Gradient steps at most, and those without a better validation before it stops; the
-# latter are 20 epochs at least.
-STEPS, PATIENCE, PATIENT_EPOCHS = 10_000, 400, 20
+# latter are 10 epochs at least.
+STEPS, PATIENCE, PATIENT_EPOCHS = 10_000, 400, 10
 RATE, DECAY = 2e-3, 1e-3
 
 
