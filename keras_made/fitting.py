@@ -73,7 +73,7 @@ def fit_density(
         raise ValueError(
             f"`minutes` must be a number above zero. Received: {minutes!r}."
         )
-    if hasattr(x, "columns") and hasattr(x, "dtypes"):
+    if hasattr(x, "to_pandas") or (hasattr(x, "columns") and hasattr(x, "dtypes")):
         return _fit_frame(x, conditional, validation_data, context, minutes, verbose)
     x, context = _check_rows("x", x), _check_context(context, x)
     conditional = default_conditional(x) if conditional is None else get(conditional)
@@ -241,7 +241,9 @@ def fit_one(model, candidate, train, valid, seconds):
         candidate.rate, weight_decay=candidate.decay, clipnorm=10.0
     )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    model.compile(optimizer, steps_per_execution=min(steps, 50))
+    # Keras on torch runs one step at a time.
+    together = 1 if keras.backend.backend() == "torch" else min(steps, 50)
+    model.compile(optimizer, steps_per_execution=together)
     rows = np.concatenate([x] * passes)
     data = rows if context is None else (rows, np.concatenate([context] * passes))
     patience = max(3, PATIENT_STEPS // steps)

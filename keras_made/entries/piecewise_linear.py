@@ -68,9 +68,10 @@ class PiecewiseLinear(Wrapper):
         return ops.concatenate([own, self._tents(x)], axis=-1)
 
     def _tents(self, x):
-        widths = np.diff(self.knots)
+        first = ops.convert_to_tensor(self.knots[:-1], x.dtype)
+        widths = ops.convert_to_tensor(np.diff(self.knots), x.dtype)
         # The share of each piece between two knots that lies below x.
-        below = (x[..., None] - self.knots[:-1].astype("float32")) / widths
+        below = (x[..., None] - first) / widths
         below = ops.clip(below, 0.0, 1.0)
         one = ops.ones_like(below[..., :1])
         passed = ops.concatenate([one, below], axis=-1)
