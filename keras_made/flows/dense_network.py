@@ -77,7 +77,9 @@ class DenseNetwork(keras.layers.Layer):
             layer.build((None, width))
             width = layer.units
         self.dropouts = [
-            keras.layers.Dropout(self.dropout, seed=self.seed + index)
+            keras.layers.Dropout(
+                self.dropout, seed=self.seed + index, dtype=self.dtype_policy
+            )
             for index in range(len(self.hidden_units) if self.dropout else 0)
         ]
 

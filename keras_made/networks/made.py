@@ -184,7 +184,9 @@ class MADE(Structured):
         for layer in self.masked_layers:
             layer.build((None, layer.source_degrees.shape[1]))
         self.dropouts = [
-            keras.layers.Dropout(self.dropout, seed=self.seed + index)
+            keras.layers.Dropout(
+                self.dropout, seed=self.seed + index, dtype=self.dtype_policy
+            )
             for index in range(len(self.hidden_layers) if self.dropout else 0)
         ]
         self._choose_steps()

@@ -129,7 +129,9 @@ class NADE(Autoregressive):
         self.seed = check_seed(seed)
         # Two to a block.
         self.hidden = [self._make_dense(i) for i in range(2 * self.num_blocks)]
-        self.drop = keras.layers.Dropout(self.dropout, seed=self.seed)
+        self.drop = keras.layers.Dropout(
+            self.dropout, seed=self.seed, dtype=self.variable_dtype
+        )
 
     def _make_dense(self, number):
         return keras.layers.Dense(

@@ -276,3 +276,23 @@ def test_densities_in_half_precision_are_densities_near_float32s(policy, name):
     found = to_numpy(model.log_prob(ops.convert_to_tensor(drawn)))
     close = 0.02 if "bfloat16" not in policy else 0.15
     assert np.median(np.abs(found - expected)) < close
+
+
+@needs_float64
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MADE([16], 2, dropout=0.5, dtype="float64"),
+        lambda: NADE(16, 2, num_blocks=1, dropout=0.5, dtype="float64"),
+    ],
+    ids=["made", "deep nade"],
+)
+def test_dropout_keeps_the_precision(make):
+    network = make()
+    x = np.random.RandomState(0).normal(size=(4, 3))
+    params = to_numpy(network(x, training=True))
+    assert params.dtype == "float64"
+    # A pass through float32 would leave numbers that float32 holds exactly.
+    hidden = getattr(network, "dropouts", None) or [network.drop]
+    h = to_numpy(hidden[0](np.float64(1.0) + 1e-12 * x, training=False))
+    assert (h != h.astype("float32")).any()
