@@ -20,8 +20,6 @@ from keras_made.recipes import candidates as recipes
 from keras_made.recipes.budget import Budget
 from keras_made.recipes.candidates import Candidate
 
-pytestmark = pytest.mark.neutral
-
 
 def bits(num_rows=200, size=4, seed=0):
     return (np.random.RandomState(seed).rand(num_rows, size) < 0.3).astype("float32")
@@ -45,6 +43,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(fitting, "MOST_MEMBERS", 2)
 
 
+@pytest.mark.neutral
 def test_the_better_candidate_is_trained_again_and_mixed(quick, capsys):
     x = bits(400)
     x[:, 1] = x[:, 0]
@@ -125,6 +124,7 @@ def test_a_frame_is_a_table():
         fit_density(frame, "bernoulli")
 
 
+@pytest.mark.neutral
 def test_the_rate_falls_to_zero_and_time_ends_the_training():
     model = AutoregressiveDensity(MADE([4]))
     model.compile(keras.optimizers.Adam(0.1))
