@@ -1,0 +1,135 @@
+"""Docstrings of this package, which are nearly Markdown, for Sphinx.
+
+Names in `ticks` become links to their page, or code; what is indented after a line that
+ends with a colon is a formula; tables and signatures are put as Sphinx has them.
+"""
+
+import inspect
+import re
+
+from sphinx.util.inspect import signature as read_signature
+from sphinx.util.inspect import stringify_signature
+
+import keras_made
+from keras_made import flows, layers, tables
+
+SECTION = re.compile(
+    r"^(Args|Attributes|Call arguments|Example|Examples|Input shape|Output shape|"
+    r"Raises|Reference|Returns|Yields):$"
+)
+
+
+def public_objects():
+    """Where each short name has its page, `MADE` as `keras_made.MADE`."""
+    found = {}
+    for module in (layers, tables, flows, keras_made):
+        for name in module.__all__:
+            found[name] = f"{module.__name__}.{name}"
+    for name in ("DensityEstimator", "DensityImputer", "OutlierDetector"):
+        found[name] = f"keras_made.estimators.{name}"
+    found["Encoder"] = "keras_made.entries.Encoder"
+    found.pop("flows")
+    return found
+
+
+OBJECTS = public_objects()
+
+
+def link(match):
+    text = match.group(1)
+    name, _, member = text.partition("(")[0].partition(".")
+    if name in OBJECTS and "(" not in text and " " not in text:
+        target = OBJECTS[name] + (f".{member}" if member else "")
+        return f":py:obj:`{text} <{target}>`"
+    return f"``{text}``"
+
+
+def to_rest(lines):
+    """Lines of a docstring as reStructuredText; doctests and sections stay."""
+    out, indent_of_code, after_colon = [], None, None
+    table = []
+    for line in [*lines, ""]:
+        stripped, indent = line.strip(), len(line) - len(line.lstrip())
+        if stripped.startswith("|") and stripped.endswith("|"):
+            table.append(line)
+            continue
+        if table:
+            out += table_lines(table)
+            table = []
+        if indent_of_code is not None:
+            if stripped and indent < indent_of_code:
+                indent_of_code = None
+            else:
+                out.append(line)
+                continue
+        if stripped.startswith(">>>"):
+            indent_of_code, after_colon = indent, None
+            out.append(line)
+            continue
+        if after_colon is not None and stripped:
+            if indent > after_colon and not out[-1].strip():
+                # A formula: set off by a blank line, and indented.
+                place = max(i for i, text in enumerate(out) if text.strip())
+                out[place] = out[place].rstrip() + ":"
+                indent_of_code = indent
+                out.append(line)
+                after_colon = None
+                continue
+            after_colon = None
+        if not stripped:
+            out.append(line)
+            continue
+        if SECTION.match(stripped) and indent == 0:
+            out.append(line)
+            continue
+        text = re.sub(r"`([^`\n]+)`", link, line)
+        text = escape(text)
+        out.append(text)
+        if stripped.endswith(":"):
+            after_colon = indent
+        else:
+            after_colon = indent if formula_follows(stripped) else None
+    return out[:-1]
+
+
+def formula_follows(stripped):
+    return stripped.endswith(",")
+
+
+def escape(text):
+    """`a_(t+1)` and `|x|` outside of code are no links."""
+    parts = re.split(r"(``.*?``|:py:obj:`.*?`|https?://\S+)", text)
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"(\w)_(?!\w)", r"\1\\_", parts[i])
+        parts[i] = re.sub(r"\|(?=\S)", r"\\|", parts[i])
+        parts[i] = re.sub(r"(?<![\w*])\*(?=\w)", r"\\*", parts[i])
+    return "".join(parts)
+
+
+def table_lines(table):
+    pad = " " * (len(table[0]) - len(table[0].lstrip()))
+    rows = [row.strip().strip("|").split("|") for row in table]
+    out = [f"{pad}.. list-table::", f"{pad}   :header-rows: 1", ""]
+    for row in [rows[0], *rows[2:]]:
+        for place, cell in enumerate(row):
+            text = re.sub(r"`([^`\n]+)`", link, cell.strip())
+            out.append(f"{pad}   {'* -' if place == 0 else '  -'} {text}")
+    return [*out, ""]
+
+
+def process(app, what, name, obj, options, lines):
+    lines[:] = to_rest(list(lines))
+
+
+def sign(app, what, name, obj, options, signature, return_annotation):
+    """A class is called as its constructor says, whatever Keras puts around it."""
+    if what != "class" or not inspect.isclass(obj) or obj.__init__ is object.__init__:
+        return None
+    found = read_signature(obj.__init__, bound_method=True)
+    return stringify_signature(found, show_annotation=False), None
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", process, priority=400)
+    app.connect("autodoc-process-signature", sign)
+    return {"parallel_read_safe": True}
