@@ -118,7 +118,14 @@ def table_lines(table):
 
 
 def process(app, what, name, obj, options, lines):
-    lines[:] = to_rest(list(lines))
+    if is_ours(obj):
+        # Names of several arguments are one item, on one line.
+        text = re.sub(r"(?m)^( +(?:\w+, )*\w+,)\n +((?:\w+, )*\w+:)", r"\1 \2", "\n".join(lines))
+        lines[:] = to_rest(text.split("\n"))
+
+
+def is_ours(obj):
+    return getattr(obj, "__module__", "keras_made").startswith("keras_made")
 
 
 def sign(app, what, name, obj, options, signature, return_annotation):
