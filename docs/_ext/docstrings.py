@@ -120,7 +120,9 @@ def table_lines(table):
 def process(app, what, name, obj, options, lines):
     if is_ours(obj):
         # Names of several arguments are one item, on one line.
-        text = re.sub(r"(?m)^( +(?:\w+, )*\w+,)\n +((?:\w+, )*\w+:)", r"\1 \2", "\n".join(lines))
+        text = re.sub(
+            r"(?m)^( +(?:\w+, )*\w+,)\n +((?:\w+, )*\w+:)", r"\1 \2", "\n".join(lines)
+        )
         lines[:] = to_rest(text.split("\n"))
 
 

@@ -98,7 +98,7 @@ def gallery_index(folder):
         "# Gallery",
         "",
         "Every script of `examples/`, each under two minutes on two cores, with a "
-        "picture. They need `pip install -e \".[examples]\"`; `--quick` makes a short "
+        'picture. They need `pip install -e ".[examples]"`; `--quick` makes a short '
         "run, `--out` says where the picture goes.",
         "",
     ]
@@ -116,6 +116,14 @@ def gallery_index(folder):
     return "\n".join([*lines, "```{toctree}", ":hidden:", "", *names, "```", ""])
 
 
+# Where links between the repository's own documents lead on the site.
+LINKS = {
+    "README.md": "index.md",
+    "docs/code.md": "code.md",
+    "CHANGELOG.md": "changelog.md",
+    "benchmarks/README.md": "results/benchmarks.md",
+}
+
 # Results ------------------------------------------------------------------------------
 
 
@@ -132,6 +140,7 @@ def write_results(root: Path, folder: Path) -> None:
     runs = paper_tables.read_results(results)
     tables = {
         "paper_table": paper_tables.table(runs),
+        "which_binary": which_binary(runs, paper_tables),
         "attempts": paper_tables.attempts(runs),
         "recipes": recipes(paper_tables.RECIPES),
         "training": training(read),
@@ -156,6 +165,11 @@ def write_results(root: Path, folder: Path) -> None:
         "flow_sizes": flow_sizes(read("flow_sizes")["rows"]),
         "made_starts": made_starts(read("made_starts")["rows"]),
     }
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"):
+        text = (root / name).read_text(encoding="utf-8")
+        for link, page in LINKS.items():
+            text = text.replace(f"]({link})", f"]({page})")
+        tables[name.replace("/", "_").lower().removesuffix(".md")] = text.rstrip()
     (folder / "_generated").mkdir(parents=True, exist_ok=True)
     for name, text in tables.items():
         write(folder / "_generated" / f"{name}.md", text + "\n")
@@ -195,6 +209,20 @@ def recipes(found):
     return markdown(["recipe", "what it is", "what was chosen on validation"], rows)
 
 
+def which_binary(runs, tables):
+    """What each set reached, by which recipe, in how many minutes."""
+    lines = []
+    for dataset, published in tables.PUBLISHED.items():
+        run = tables.chosen(runs, dataset, "ours")
+        test = f"{run['test']['nll']:.2f} ± {run['test']['standard_error']:.2f}"
+        recipe = tables.RECIPES[run["recipe"]]
+        cells = [dataset, test, f"{published['best row']:.2f}", f"`{run['recipe']}`"]
+        cells += [recipe.about.removeprefix("ours: ")]
+        lines.append([*cells, f"{run['cpu_seconds'] / 120:.1f}"])
+    header = ["", "ours", "best published", "recipe", "what it is", "minutes"]
+    return markdown(header, lines)
+
+
 def training(read):
     """Ratios of times, one run a back end."""
     jax = {row["hidden"]: row for row in read("training_jax")["rows"]}
@@ -226,9 +254,16 @@ def sampling(read):
 def flows_speed(found):
     rows = []
     for name, works in found.items():
-        ratios = [works[w]["ours"] / works[w]["tfp"] for w in ("train", "score", "draw")]
+        ratios = [
+            works[w]["ours"] / works[w]["tfp"] for w in ("train", "score", "draw")
+        ]
         rows.append([name, *(f"{ratio:.2f}" for ratio in ratios)])
-    header = ["", "training step, 256 rows", "scoring 10,000 rows", "drawing 1,000 rows"]
+    header = [
+        "",
+        "training step, 256 rows",
+        "scoring 10,000 rows",
+        "drawing 1,000 rows",
+    ]
     return markdown(header, rows)
 
 
