@@ -33,11 +33,17 @@ extensions = [
     "sphinx_design",
     "docstrings",
 ]
-exclude_patterns = ["_build", "_notebook_cache", "_ext", "jupyter_execute"]
+exclude_patterns = [
+    "_build",
+    "results/_generated",
+    "_notebook_cache",
+    "_ext",
+    "jupyter_execute",
+]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
-# Pages and notebooks. A notebook is executed when its code is not in the cache, which is
-# kept with the sources.
+# Pages and notebooks. A notebook is executed when its code is not in the cache, which
+# is kept with the sources.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"

@@ -67,7 +67,8 @@ def example_page(root, folder, name, title):
     picture = ""
     if (folder / "images" / f"{name}.png").exists():
         alt = about.split("\n\n")[0].replace("\n", " ")
-        picture = f"```{{image}} images/{name}.png\n:alt: 'Picture made by the example: {alt}'\n```\n"
+        alt = f"'Picture made by the example: {alt}'"
+        picture = f"```{{image}} images/{name}.png\n:alt: {alt}\n```\n"
     return f"""# {title}
 
 {formulas(about)}
@@ -118,10 +119,10 @@ def gallery_index(folder):
 
 # Where links between the repository's own documents lead on the site.
 LINKS = {
-    "README.md": "index.md",
-    "docs/code.md": "code.md",
-    "CHANGELOG.md": "changelog.md",
-    "benchmarks/README.md": "results/benchmarks.md",
+    "README.md": "/index.md",
+    "docs/code.md": "/code.md",
+    "CHANGELOG.md": "/changelog.md",
+    "benchmarks/README.md": "/results/benchmarks.md",
 }
 
 # Results ------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def write_results(root: Path, folder: Path) -> None:
 
 
 def write(path, text):
-    """A file that has changed; what is the same keeps its date, and is not read anew."""
+    """A file that has changed; what is the same keeps its date."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
 
