@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import re
+import textwrap
 from pathlib import Path
 
 import keras
@@ -97,6 +98,44 @@ def test_members_on_api_pages_are_there():
                     if inspect.getattr_static(owner, name, None) is None
                 ]
     assert wrong == []
+
+
+def api_examples():
+    """The examples that stand on API pages; those of docstrings are doctests."""
+    found = []
+    for page in sorted((DOCS / "api").glob("*.rst")):
+        text = page.read_text(encoding="utf-8")
+        for match in re.finditer(
+            r"\.\. auto\w+:: (\w+)\n(?:   :.*\n)*\n   \.\. rubric:: Example\n\n"
+            r"   \.\. code-block:: python\n\n((?:      .*\n|\n)+)",
+            text,
+        ):
+            code = textwrap.dedent(match.group(2))
+            found.append(pytest.param(page.name, code, id=match.group(1)))
+    return found
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="some pages speak of TensorFlow"
+)
+@pytest.mark.parametrize(("page", "code"), api_examples())
+def test_the_examples_of_api_pages_run(page, code, tmp_path, monkeypatch):
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib").use("agg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, page, "exec"), {"__name__": "page"})
+
+
+def test_every_public_name_has_an_example():
+    """In its docstring, or after it on its API page."""
+    on_pages = {param.id for param in api_examples()}
+    missing = []
+    for full in sorted(documented()):
+        module, _, name = full.rpartition(".")
+        value = getattr(importlib.import_module(module), name)
+        if ">>>" not in (value.__doc__ or "") and name not in on_pages:
+            missing.append(full)
+    assert missing == []
 
 
 # Code ---------------------------------------------------------------------------------

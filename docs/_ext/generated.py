@@ -67,7 +67,7 @@ def example_page(root, folder, name, title):
     picture = ""
     if (folder / "images" / f"{name}.png").exists():
         alt = about.split("\n\n")[0].replace("\n", " ")
-        alt = f"'Picture made by the example: {alt}'"
+        alt = json.dumps(f"Picture made by the example: {alt}")
         picture = f"```{{image}} images/{name}.png\n:alt: {alt}\n```\n"
     return f"""# {title}
 
