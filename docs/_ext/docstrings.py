@@ -46,54 +46,33 @@ def link(match):
 
 def to_rest(lines):
     """Lines of a docstring as reStructuredText; doctests and sections stay."""
-    out, indent_of_code, after_colon = [], None, None
-    table = []
+    out, table, code_indent, in_section = [], [], None, False
     for line in [*lines, ""]:
-        stripped, indent = line.strip(), len(line) - len(line.lstrip())
-        if stripped.startswith("|") and stripped.endswith("|"):
+        text, indent = line.strip(), len(line) - len(line.lstrip())
+        if text.startswith("|") and text.endswith("|"):
             table.append(line)
             continue
-        if table:
-            out += table_lines(table)
-            table = []
-        if indent_of_code is not None:
-            if stripped and indent < indent_of_code:
-                indent_of_code = None
-            else:
-                out.append(line)
-                continue
-        if stripped.startswith(">>>"):
-            indent_of_code, after_colon = indent, None
+        out += table_lines(table) if table else []
+        table = []
+        if code_indent is not None and text and indent < code_indent:
+            code_indent = None
+        in_section = (in_section and (indent > 0 or not text)) or is_section(line)
+        if code_indent is not None or not text or is_section(line):
             out.append(line)
-            continue
-        if after_colon is not None and stripped:
-            if indent > after_colon and not out[-1].strip():
-                # A formula: set off by a blank line, and indented.
-                place = max(i for i, text in enumerate(out) if text.strip())
-                out[place] = out[place].rstrip() + ":"
-                indent_of_code = indent
-                out.append(line)
-                after_colon = None
-                continue
-            after_colon = None
-        if not stripped:
+        elif text.startswith(">>>"):
+            code_indent = indent
             out.append(line)
-            continue
-        if SECTION.match(stripped) and indent == 0:
-            out.append(line)
-            continue
-        text = re.sub(r"`([^`\n]+)`", link, line)
-        text = escape(text)
-        out.append(text)
-        if stripped.endswith(":"):
-            after_colon = indent
+        elif indent and not in_section and out and not out[-1].strip():
+            # A formula: what is set off and indented outside of the sections.
+            code_indent = indent
+            out += ["::", "", line]
         else:
-            after_colon = indent if formula_follows(stripped) else None
+            out.append(escape(re.sub(r"`([^`\n]+)`", link, line)))
     return out[:-1]
 
 
-def formula_follows(stripped):
-    return stripped.endswith(",")
+def is_section(line):
+    return bool(SECTION.match(line))
 
 
 def escape(text):
