@@ -191,7 +191,7 @@ def test_notebooks_say_what_their_pictures_show():
     for page in PAGES:
         cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", read(page), re.S | re.M)
         for cell in cells:
-            draws = re.search(r"^figure\b.*=", cell, re.M)
+            draws = re.search(r"^(figure\b.*=|plots\.)", cell, re.M)
             if draws and "alt:" not in cell:
                 wrong.append(f"{page}: {draws.group()}")
     assert wrong == []
