@@ -17,12 +17,13 @@ def main():
     base = sqlite3.connect(cache / "global.db")
     pages = {path.resolve() for path in DOCS.rglob("*.md")}
     newest = {}
-    for key, uri, hashed in base.execute("select pk, uri, hashkey from nbcache"):
-        page = next(
-            (p for p in pages if str(p).endswith(uri.removeprefix("docs/"))), None
-        )
-        page = page or Path(uri)
-        newest[page.relative_to(DOCS.resolve())] = (key, hashed)
+    # The last run of a page is the one that is kept.
+    rows = base.execute("select pk, uri, hashkey from nbcache order by pk")
+    for key, uri, hashed in rows.fetchall():
+        name = uri.removeprefix("docs/")
+        page = next((path for path in pages if str(path).endswith(name)), None)
+        if page is not None:
+            newest[page.relative_to(DOCS.resolve())] = (key, hashed)
     kept = {hashed for _, hashed in newest.values()}
     for page, (key, _) in newest.items():
         base.execute("update nbcache set uri = ? where pk = ?", (f"docs/{page}", key))
