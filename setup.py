@@ -19,6 +19,14 @@ EXAMPLES = [
     "tensorboard>=2.18",
     "uvicorn>=0.29",
 ]
+DOCS = [
+    *EXAMPLES,
+    "furo>=2024.8.6",
+    "myst-nb>=1.3",
+    "sphinx>=8",
+    "sphinx-copybutton>=0.5",
+    "sphinx-design>=0.6",
+]
 
 setup(
     name="keras_made",
@@ -38,6 +46,7 @@ setup(
         "tensorflow-probability[tf]>=0.25",
     ],
     extras_require={
+        "docs": DOCS,
         "examples": EXAMPLES,
         "export": EXPORT,
         "tables": TABLES,
