@@ -120,6 +120,7 @@ def summary(name, errors, milliseconds=None):
         row[f"{share}%"] = float(np.percentile(errors, share))
     row["max"] = float(np.max(errors))
     row["ms"] = "" if milliseconds is None else milliseconds
+    row["minutes to fit"] = ""
     return row
 
 

@@ -58,8 +58,8 @@ def test_contributors_are_shown_a_network_a_conditional_and_a_transform():
 def test_the_snippets_of_the_readme_run(block, tmp_path, monkeypatch):
     """For an epoch, on data such as the README speaks of."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keras_made.tables.recipe.STEPS", 1)
-    monkeypatch.setattr("keras_made.tables.recipe.PATIENT_EPOCHS", 2)
+    monkeypatch.setattr("keras_made.recipes.mixed.STEPS", 1)
+    monkeypatch.setattr("keras_made.recipes.mixed.PATIENT_EPOCHS", 2)
     rng = np.random.RandomState(0)
     namespace = {"keras_made": keras_made, "theta": rng.uniform(-1, 1, (20, 2))}
     namespace["observed"] = rng.normal(size=(20, 2))
@@ -106,7 +106,7 @@ def test_files_and_their_functions_are_there(document):
     package = ROOT / "keras_made"
     places = [ROOT, package, (ROOT / document).parent]
     wrong = []
-    for path, name in re.findall(r"([\w/]+\.py)(?::([\w.]+))?", read(document)):
+    for path, name in re.findall(r"([\w/]+\.py)\b(?::([\w.]+))?", read(document)):
         found = [place / path for place in places if (place / path).exists()]
         found = found if "/" in path else [*found, *package.rglob(path)]
         if not found or (name and name not in names_in(found[0])):
