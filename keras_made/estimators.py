@@ -97,7 +97,10 @@ class _TableEstimator(_base.BaseEstimator):
         pd = require("pandas")
         if not reset:
             _validation.check_is_fitted(self, "density_")
-        named = isinstance(X, pd.DataFrame)
+        # As scikit-learn has it: names that are not strings are none.
+        named = isinstance(X, pd.DataFrame) and all(
+            isinstance(name, str) for name in X.columns
+        )
         if reset:
             self._named = named
         if named and self._named:
