@@ -46,10 +46,9 @@ def check_positive(name, value):
 
 
 def check_rate(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not 0 <= value < 1:
         raise ValueError(f"`{name}` must be a number in [0, 1). Received: {value!r}.")
-    if not 0 <= value < 1:
-        raise ValueError(f"`{name}` must be in [0, 1). Received: {value}.")
     return value
 
 

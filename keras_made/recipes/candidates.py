@@ -12,21 +12,17 @@ from keras_made.entries import (
     Categorical,
     Columns,
     Incomplete,
-    MixtureOfNormals,
-    PiecewiseLinear,
 )
 from keras_made.flows import SplineMAF
 from keras_made.networks.made import MADE
-from keras_made.networks.nade import NADE
+from keras_made.recipes import mixed
 
 # Orders of a cycle; as many of them are mixed at the end, and while training.
 NUM_ORDERS, MIXED_AT_END, MIXED_IN_TRAINING = 512, 64, 8
 # From so many rows on, wide layers with little dropout are better.
 MANY_ROWS, FEW_ROWS = 15_000, 8_000
-# Real entries: components, and knots of what is heard, on the standardised scale.
-NUM_COMPONENTS, MIN_SCALE, KNOTS = 8, 1e-2, np.linspace(-3.0, 3.0, 25)
-# Up to so many variables, a pass of a deep NADE for each is paid for.
-MOST_PASSES = 48
+# Of real entries. Columns are often rounded: narrower ones would sit on single values.
+NUM_COMPONENTS, MIN_SCALE = 8, 1e-2
 
 
 class Candidate(NamedTuple):
@@ -47,27 +43,25 @@ class Candidate(NamedTuple):
 
 
 def default_conditional(x):
-    """What entries are like, by their values: bits, or levels, or real numbers."""
-    seen = x[~np.isnan(x)]
-    if np.all((seen == 0) | (seen == 1)):
+    """What entries are like, by their values: bits, or real numbers, by column."""
+    if _are_bits(x):
         conditional = Bernoulli()
     elif x.ndim == 2:
-        conditional = Columns([_of_column(column) for column in x.T])
+        conditional = Columns(
+            [Bernoulli() if _are_bits(column) else _real_entry() for column in x.T]
+        )
     else:
-        conditional = real_entry()
+        conditional = _real_entry()
     return Incomplete(conditional) if np.isnan(x).any() else conditional
 
 
-def _of_column(column):
-    seen = column[~np.isnan(column)]
-    if len(seen) and np.all((seen == 0) | (seen == 1)):
-        return Bernoulli()
-    return real_entry()
+def _are_bits(x):
+    seen = x[~np.isnan(x)]
+    return len(seen) > 0 and bool(np.all((seen == 0) | (seen == 1)))
 
 
-def real_entry():
-    # Columns are often rounded: narrower components would sit on single values.
-    return PiecewiseLinear(MixtureOfNormals(NUM_COMPONENTS, MIN_SCALE), KNOTS)
+def _real_entry():
+    return mixed.real_entry(NUM_COMPONENTS, MIN_SCALE)
 
 
 def candidates(x, conditional, context_size=0):
@@ -82,7 +76,7 @@ def candidates(x, conditional, context_size=0):
         found.append(_many_orders(x, context_size))
         if rows < FEW_ROWS:
             found.append(_sparse(x, context_size))
-    elif size <= MOST_PASSES or holes:
+    elif size <= mixed.MOST_PASSES or holes:
         found.append(_any_order(x, conditional, context_size))
     real = np.all(np.broadcast_to(conditional.continuous, x.shape[1:]))
     if real and not holes and x.ndim == 2 and size > 1:
@@ -96,23 +90,19 @@ def _build(network, conditional, x, context_size, structures=None):
     model.build((shapes, (None, context_size)) if context_size else shapes)
     if model.units.real.any():
         model.adapt(x if not context_size else (x, np.zeros((len(x), context_size))))
-    if isinstance(conditional, Bernoulli) and isinstance(network, MADE):
-        _start_at_means(network, x)
     return model
 
 
-def _start_at_means(network, x):
-    last = network.output_layer or network.direct_layer
+def _start_at_means(model, x):
+    """The biases of a MADE of bits give their shares before anything is learned."""
+    last = model.network.output_layer or model.network.direct_layer
     means = (x.reshape(len(x), -1).sum(axis=0) + 0.5) / (len(x) + 1.0)
     last.bias.assign((np.log(means) - np.log1p(-means)).astype("float32"))
-
-
-def _num_params(conditional):
-    return None if isinstance(conditional, Bernoulli) else conditional.num_params
+    return model
 
 
 def _one_order(x, conditional, context_size):
-    rows = len(x)
+    rows, bits = len(x), isinstance(conditional, Bernoulli)
     many = rows >= MANY_ROWS
     units = 1000 if many else 500
     dropout = 0.1 if many else 0.3 if rows >= FEW_ROWS else 0.5
@@ -121,13 +111,14 @@ def _one_order(x, conditional, context_size):
         ordering = ("natural", "reversed", "random")[min(seed, 2)]
         network = MADE(
             [units, units],
-            _num_params(conditional),
+            None if bits else conditional.num_params,
             ordering=ordering,
             residual=True,
             dropout=dropout,
             seed=seed,
         )
-        return _build(network, conditional, x, context_size)
+        model = _build(network, conditional, x, context_size)
+        return _start_at_means(model, x) if bits else model
 
     why = f"{rows} rows train one order well: {units} units, dropout {dropout}"
     return Candidate("one order", why, make, steps=8000 if many else 6000)
@@ -136,76 +127,52 @@ def _one_order(x, conditional, context_size):
 def _many_orders(x, context_size):
     # Near zero at first: few rows and many variables overfit later.
     start = keras.initializers.VarianceScaling(0.125, "fan_avg", "uniform")
-
-    def make(seed):
-        network = MADE(
-            [500, 500],
-            ordering="random",
-            num_masks=NUM_ORDERS,
-            residual=True,
-            dropout=0.5,
-            kernel_initializer=start,
-            encoder=Categorical(2),
-            seed=seed,
-        )
-        return _build(network, Bernoulli(), x, context_size, range(MIXED_IN_TRAINING))
-
-    def finish(model):
-        return _of_more_orders(model, x, context_size)
-
+    options = {"residual": True, "dropout": 0.5, "kernel_initializer": start}
     why = "a mixture over orders, against overfitting"
-    return Candidate("many orders", why, make, finish, decay=0.03, steps=10_000)
-
-
-def _of_more_orders(model, x, context_size):
-    mixed = range(min(MIXED_AT_END, model.network.num_masks))
-    whole = AutoregressiveDensity(model.network, model.conditional, structures=mixed)
-    shapes = (None, *x.shape[1:])
-    whole.build((shapes, (None, context_size)) if context_size else shapes)
-    return whole
+    settings = {"decay": 0.03, "steps": 10_000}
+    return _cycle("many orders", why, x, context_size, [500, 500], options, **settings)
 
 
 def _sparse(x, context_size):
+    options = {"kernel_regularizer": keras.regularizers.L1(2e-3)}
+    why = "logistic regressions with few weights, for few rows"
+    settings = {"rate": 2e-2, "decay": 0.0, "steps": 10_000}
+    return _cycle("sparse", why, x, context_size, [], options, **settings)
+
+
+def _cycle(name, why, x, context_size, hidden_units, options, **settings):
+    """MADEs of bits over a cycle of orders, few of them mixed while it is trained."""
+
     def make(seed):
         network = MADE(
-            [],
+            hidden_units,
             ordering="random",
             num_masks=NUM_ORDERS,
-            kernel_regularizer=keras.regularizers.L1(2e-3),
             encoder=Categorical(2),
             seed=seed,
+            **options,
         )
-        return _build(network, Bernoulli(), x, context_size, range(MIXED_IN_TRAINING))
+        mixed_now = range(MIXED_IN_TRAINING)
+        model = _build(network, Bernoulli(), x, context_size, mixed_now)
+        return _start_at_means(model, x)
 
     def finish(model):
-        return _of_more_orders(model, x, context_size)
+        mixed_now = range(MIXED_AT_END)
+        return _build(model.network, model.conditional, x, context_size, mixed_now)
 
-    why = "logistic regressions with few weights, for few rows"
-    return Candidate("sparse", why, make, finish, rate=2e-2, decay=0.0, steps=10_000)
+    return Candidate(name, why, make, finish, **settings)
 
 
 def _any_order(x, conditional, context_size):
-    few = len(x) < 2000
-    units, num_blocks = (256, 1) if few else (128, 2)
-
     def make(seed):
-        network = NADE(
-            units,
-            conditional.num_params,
-            ordering="random",
-            num_masks=NUM_ORDERS,
-            activation="gelu",
-            num_blocks=num_blocks,
-            dropout=0.2,
-            seed=seed,
-        )
+        options = {"num_masks": NUM_ORDERS, "seed": seed}
+        network = mixed.deep_nade(len(x), conditional.num_params, **options)
         structures = range(MIXED_IN_TRAINING)
         return _build(network, conditional, x, context_size, structures)
 
     why = "a deep NADE, whose orders train one function: for few variables"
-    return Candidate(
-        "any order", why, make, rate=2e-3, decay=1e-3, batch_size=128, steps=4000
-    )
+    settings = {"rate": mixed.RATE, "decay": mixed.DECAY, "steps": 4000}
+    return Candidate("any order", why, make, batch_size=128, **settings)
 
 
 def _flow(x, context_size):

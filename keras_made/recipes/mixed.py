@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_made.entries import MixtureOfNormals, PiecewiseLinear
 from keras_made.networks.made import MADE
 from keras_made.networks.nade import NADE
 from keras_made.recipes.budget import Budget
@@ -18,6 +19,9 @@ MOST_PASSES = 48
 # latter are 10 epochs at least.
 STEPS, PATIENCE, PATIENT_EPOCHS = 10_000, 400, 10
 RATE, DECAY = 2e-3, 1e-3
+# A number is heard in pieces, between so many knots: as many standard deviations to
+# either side of a real one as the second number says.
+KNOTS, REACH = 25, 3.0
 
 
 def default_network(num_rows, num_columns, num_params, hidden_units=None, **own):
@@ -33,15 +37,29 @@ def default_network(num_rows, num_columns, num_params, hidden_units=None, **own)
         hidden_units: of a MADE in its place; None: by the numbers above.
         **own: arguments of the network in place of the chosen ones.
     """
-    options = {"activation": "gelu", "dropout": 0.2, "num_masks": NUM_ORDERS, **own}
-    options["ordering"] = "random"
     if hidden_units is None and num_columns > MOST_PASSES:
         hidden_units = (256, 256)
     if hidden_units is not None:
-        return MADE(list(hidden_units), num_params, **options)
+        return MADE(list(hidden_units), num_params, **_any_order(own))
+    return deep_nade(num_rows, num_params, **own)
+
+
+def deep_nade(num_rows, num_params, **own):
+    """A deep NADE for so many rows, as `default_network` has it."""
     # As good from 2,000 rows on, at half the cost.
     units, num_blocks = (256, 1) if num_rows < FEW_ROWS else (128, 2)
-    return NADE(units, num_params, num_blocks=num_blocks, **options)
+    return NADE(units, num_params, num_blocks=num_blocks, **_any_order(own))
+
+
+def _any_order(own):
+    options = {"activation": "gelu", "dropout": 0.2, "num_masks": NUM_ORDERS, **own}
+    return {**options, "ordering": "random"}
+
+
+def real_entry(num_components, min_scale=1e-3):
+    """A real entry on the standardised scale: a mixture of normals, heard in pieces."""
+    knots = np.linspace(-REACH, REACH, KNOTS)
+    return PiecewiseLinear(MixtureOfNormals(num_components, min_scale), knots)
 
 
 def default_batch_size(num_rows: int) -> int:
@@ -62,13 +80,12 @@ def default_callbacks(steps_per_epoch, epochs, validated, seconds=None) -> list:
 
     The rate falls to zero by a cosine in all epochs, or seconds, should there be few.
     """
-    patience = max(PATIENT_EPOCHS, PATIENCE // steps_per_epoch)
-
-    annealed = [Budget(epochs, seconds)]
+    budget = Budget(epochs, seconds)
     if not validated:
-        return annealed
+        return [budget]
+    patience = max(PATIENT_EPOCHS, PATIENCE // steps_per_epoch)
     return [
-        *annealed,
+        budget,
         keras.callbacks.ReduceLROnPlateau(
             "val_nll", factor=0.3, patience=patience // 3, min_lr=RATE / 50
         ),

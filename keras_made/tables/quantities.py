@@ -7,12 +7,8 @@ import keras
 import numpy as np
 
 from keras_made.checks import require
-from keras_made.entries import (
-    Atoms,
-    MixtureOfLogistics,
-    MixtureOfNormals,
-    PiecewiseLinear,
-)
+from keras_made.entries import Atoms, MixtureOfLogistics, PiecewiseLinear
+from keras_made.recipes.mixed import KNOTS, real_entry
 from keras_made.tables.column import (
     Column,
     check_finite,
@@ -26,9 +22,6 @@ from keras_made.tables.column import (
 MOST_CLASSES = 64
 MOST_LEVELS = 1000
 NUM_COMPONENTS = 5
-# A number is heard in pieces, between so many knots: as many standard deviations to
-# either side of a real one as the second number says.
-KNOTS, REACH = 25, 3.0
 # Seconds of a day: dates without a time of day are counted in days.
 DAY = 86400.0
 
@@ -38,12 +31,6 @@ def in_pieces(conditional, values):
     if len(values) > KNOTS:
         values = np.linspace(values[0], values[-1], KNOTS)
     return PiecewiseLinear(conditional, values)
-
-
-def real_line():
-    """What a real entry is like, on the standardised scale."""
-    knots = np.linspace(-REACH, REACH, KNOTS)
-    return PiecewiseLinear(MixtureOfNormals(NUM_COMPONENTS), knots)
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -77,7 +64,7 @@ class Integer(Column):
         if self.levels <= MOST_LEVELS:
             logistics = MixtureOfLogistics(NUM_COMPONENTS, self.levels)
             return in_pieces(logistics, np.arange(self.levels))
-        return real_line()
+        return real_entry(NUM_COMPONENTS)
 
     @property
     def support(self):
@@ -221,7 +208,7 @@ class Real(Column):
         return tuple(None if end is None else end - self.origin for end in ends)
 
     def conditional(self):
-        return real_line()
+        return real_entry(NUM_COMPONENTS)
 
     def encode(self, series):
         values = check_finite(numbers_of(series))
@@ -288,7 +275,7 @@ class DateTime(Column):
         return self._zero().timestamp()
 
     def conditional(self):
-        return real_line()
+        return real_entry(NUM_COMPONENTS)
 
     def encode(self, series):
         pd = require("pandas")

@@ -43,7 +43,7 @@ class TableDensity(LikelihoodModel):
         schema_or_frame: a `Schema`, or a DataFrame to read one from (see
             `Schema.from_frame`); print `model.schema` to see what was guessed.
         network: an `Autoregressive` layer over as many entries as columns vary, with
-            `num_params` of `columns_of(schema)`. None: a MADE chosen by the numbers of
+            `num_params` of `columns_of(schema)`. None: one chosen by the numbers of
             rows and columns (`recipes.mixed`).
         structures: those of the network that are mixed when rows are scored. None: the
             first eight.
