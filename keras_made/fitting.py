@@ -45,7 +45,7 @@ def fit_density(
     on the validation rows are mixed.
 
     Args:
-        x: rows `(n, *event_shape)`, NaN where missing, or a DataFrame of pandas.
+        x: rows `(n, D)`, NaN where missing, or a DataFrame of pandas.
         conditional: of the entries; None: bits where a column holds 0 and 1 alone, a
             mixture of normals heard in pieces elsewhere.
         validation_data: rows to choose and to stop by; with `context`, a tuple
@@ -108,13 +108,15 @@ def _fit_frame(frame, conditional, validation_data, context, minutes, verbose):
 
 def _check_rows(name, x):
     x = to_array(name, x)
-    if x.ndim < 2 or len(x) < 10:
+    if x.ndim != 2 or len(x) < 10 or not x.shape[1]:
         raise ValueError(
-            f"`{name}` must be at least ten rows of events, (n, *event_shape). "
-            f"Received: shape {x.shape}."
+            f"`{name}` must be at least ten rows of D numbers, (n, D); flatten images, "
+            f"`x.reshape(len(x), -1)`. Received: shape {x.shape}."
         )
     x = x.astype("float32")
     check_finite(name, x, missing=True)
+    if np.isnan(x).all():
+        raise ValueError(f"`{name}` must hold numbers. Received: every entry is NaN.")
     return x
 
 

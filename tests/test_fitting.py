@@ -148,6 +148,8 @@ def test_the_rate_falls_to_zero_and_time_ends_the_training():
         ({"x": bits(5)}, "ten rows"),
         ({"x": np.zeros(20)}, "ten rows"),
         ({"x": np.full((20, 2), np.inf)}, "finite"),
+        ({"x": np.full((20, 2), np.nan)}, "every entry is NaN"),
+        ({"x": np.zeros((20, 3, 3))}, "flatten images"),
         ({"x": bits(), "context": np.zeros((3, 1))}, "context"),
         ({"x": bits(), "conditional": "normals"}, "conditional"),
     ],

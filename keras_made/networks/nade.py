@@ -112,9 +112,9 @@ class NADE(Autoregressive):
     ):
         super().__init__(num_params, num_masks=num_masks, **layer_kwargs)
         check_positive("units", units)
-        if num_blocks:
+        if num_blocks != 0:
             check_positive("num_blocks", num_blocks)
-        self.num_blocks = int(num_blocks)
+        self.num_blocks = num_blocks
         self.dropout = check_rate("dropout", dropout)
         self.units = units
         self.ordering = ordering = check_ordering(ordering)

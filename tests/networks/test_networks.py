@@ -495,6 +495,7 @@ def average_of(*networks):
         (lambda: NADE([4]), "units"),
         (lambda: NADE(4, num_blocks=-1), "num_blocks"),
         (lambda: NADE(4, num_blocks=1.5), "num_blocks"),
+        (lambda: NADE(4, num_blocks=None), "num_blocks"),
         (lambda: NADE(4, dropout=1.0), "dropout"),
         (lambda: NADE(4, dropout="much"), "dropout"),
         (lambda: NADE(4, num_masks=2), "would be the same"),
