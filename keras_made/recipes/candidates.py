@@ -46,12 +46,9 @@ def default_conditional(x):
     """What entries are like, by their values: bits, or real numbers, by column."""
     if _are_bits(x):
         conditional = Bernoulli()
-    elif x.ndim == 2:
-        conditional = Columns(
-            [Bernoulli() if _are_bits(column) else _real_entry() for column in x.T]
-        )
     else:
-        conditional = _real_entry()
+        real = mixed.real_entry(NUM_COMPONENTS, MIN_SCALE)
+        conditional = Columns([Bernoulli() if _are_bits(c) else real for c in x.T])
     return Incomplete(conditional) if np.isnan(x).any() else conditional
 
 
@@ -60,13 +57,9 @@ def _are_bits(x):
     return len(seen) > 0 and bool(np.all((seen == 0) | (seen == 1)))
 
 
-def _real_entry():
-    return mixed.real_entry(NUM_COMPONENTS, MIN_SCALE)
-
-
 def candidates(x, conditional, context_size=0):
     """Those that suit such rows, the likeliest first."""
-    size, rows = int(np.prod(x.shape[1:])), len(x)
+    rows, size = x.shape
     found = []
     bits = isinstance(conditional, Bernoulli)
     holes = bool(np.any(conditional.incomplete))
@@ -78,16 +71,16 @@ def candidates(x, conditional, context_size=0):
             found.append(_sparse(x, context_size))
     elif size <= mixed.MOST_PASSES or holes:
         found.append(_any_order(x, conditional, context_size))
-    real = np.all(np.broadcast_to(conditional.continuous, x.shape[1:]))
-    if real and not holes and x.ndim == 2 and size > 1:
+    real = np.all(np.broadcast_to(conditional.continuous, size))
+    if real and not holes and size > 1:
         found.append(_flow(x, context_size))
     return found
 
 
 def _build(network, conditional, x, context_size, structures=None):
     model = AutoregressiveDensity(network, conditional, structures=structures)
-    shapes = (None, *x.shape[1:])
-    model.build((shapes, (None, context_size)) if context_size else shapes)
+    shape = (None, x.shape[1])
+    model.build((shape, (None, context_size)) if context_size else shape)
     if model.units.real.any():
         model.adapt(x if not context_size else (x, np.zeros((len(x), context_size))))
     return model
@@ -96,7 +89,7 @@ def _build(network, conditional, x, context_size, structures=None):
 def _start_at_means(model, x):
     """The biases of a MADE of bits give their shares before anything is learned."""
     last = model.network.output_layer or model.network.direct_layer
-    means = (x.reshape(len(x), -1).sum(axis=0) + 0.5) / (len(x) + 1.0)
+    means = (x.sum(axis=0) + 0.5) / (len(x) + 1.0)
     last.bias.assign((np.log(means) - np.log1p(-means)).astype("float32"))
     return model
 
