@@ -942,9 +942,9 @@ def test_a_network_of_ones_own(context_size, tmp_path):
     assert (completed == x[:20]).mean() > 0.8
 
 
-def test_the_readme_shows_this_network():
-    readme = Path(__file__).parents[2] / "README.md"
-    assert inspect.getsource(Attending).strip() in readme.read_text(encoding="utf-8")
+def test_the_documentation_shows_this_network():
+    page = Path(__file__).parents[2] / "docs" / "howto" / "extend.md"
+    assert inspect.getsource(Attending).strip() in page.read_text(encoding="utf-8")
 
 
 # NetworkAverage -----------------------------------------------------------------------
