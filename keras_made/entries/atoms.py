@@ -78,6 +78,10 @@ class Atoms(Categorical):
     def draw(self, params, uniforms):
         return self._pick(ops.cast(super().draw(params, uniforms), "int32"), params)
 
+    def marginal_params(self, values):
+        order = self.values_in_order
+        return super().marginal_params(np.searchsorted(order, values.astype("float32")))
+
     def mean(self, params):
         """Expected value."""
         return ops.sum(

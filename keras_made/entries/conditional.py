@@ -88,6 +88,13 @@ class Conditional(Encoder):
             "`interval_log_prob` and `draw_within` to ask for intervals."
         )
 
+    def marginal_params(self, values: np.ndarray) -> np.ndarray:
+        """Parameters `(num_params,)` that say what these values of one entry are like.
+
+        Where training may start; zeros where a conditional knows none.
+        """
+        return np.zeros(self.num_params)
+
     def mean(self, params):
         """Expectation of each entry."""
         raise NotImplementedError

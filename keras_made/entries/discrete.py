@@ -52,6 +52,10 @@ class Bernoulli(Listed):
         heads = uniforms[..., 0] < ops.sigmoid(params[..., 0])
         return ops.cast(heads, params.dtype)
 
+    def marginal_params(self, values):
+        share = (np.sum(values) + 0.5) / (len(values) + 1.0)
+        return np.array([np.log(share) - np.log1p(-share)])
+
     def mean(self, params):
         return ops.sigmoid(params[..., 0])
 
@@ -107,6 +111,10 @@ class Categorical(Listed):
 
     def draw(self, params, uniforms):
         return ops.cast(draw_class(params, uniforms[..., :1]), params.dtype)
+
+    def marginal_params(self, values):
+        counts = np.bincount(values.astype(int), minlength=self.num_classes) + 0.5
+        return np.log(counts / counts.sum())
 
     def mean(self, params):
         return ops.cast(ops.argmax(params, axis=-1), params.dtype)

@@ -79,6 +79,9 @@ class Incomplete(Wrapper):
     def encode(self, x):
         return _encode(self.conditional, *_fill(self.conditional, self, x))
 
+    def marginal_params(self, values):
+        return self.conditional.marginal_params(values[~np.isnan(values)])
+
     def check(self, x):
         self.check_shape(x.shape[1:])
         # One value stands for all rows; only `Columns` tells entries apart.

@@ -29,6 +29,9 @@ class Wrapper(Conditional):
     def draw_within(self, params, uniforms, low, high):
         return self.conditional.draw_within(params, uniforms, low, high)
 
+    def marginal_params(self, values):
+        return self.conditional.marginal_params(values)
+
     def mean(self, params):
         return self.conditional.mean(params)
 

@@ -264,6 +264,11 @@ class MADE(Structured):
         layers = [*self.hidden_layers, self.output_layer, self.direct_layer]
         return [layer for layer in layers if layer is not None]
 
+    @property
+    def output_bias(self):
+        """Of all parameters of all entries, `(D x parameters,)`."""
+        return (self.output_layer or self.direct_layer).bias
+
     def compute_params(self, features, context, structure, training):
         batch = ops.shape(features)[: -1 - len(self.event_shape)]
         width = self.event_size * self.num_features

@@ -16,6 +16,7 @@ from keras_made.entries import (
 from keras_made.flows import SplineMAF
 from keras_made.networks.made import MADE
 from keras_made.recipes import mixed
+from keras_made.recipes.starts import start_at_marginals
 
 # Orders of a cycle; as many of them are mixed at the end, and while training.
 NUM_ORDERS, MIXED_AT_END, MIXED_IN_TRAINING = 512, 64, 8
@@ -77,20 +78,19 @@ def candidates(x, conditional, context_size=0):
     return found
 
 
+def _start(network, conditional, x, context_size, structures=None):
+    """A density that is about to learn rows like these."""
+    model = _build(network, conditional, x, context_size, structures)
+    start_at_marginals(network, conditional, x)
+    return model
+
+
 def _build(network, conditional, x, context_size, structures=None):
     model = AutoregressiveDensity(network, conditional, structures=structures)
     shape = (None, x.shape[1])
     model.build((shape, (None, context_size)) if context_size else shape)
     if model.units.real.any():
         model.adapt(x if not context_size else (x, np.zeros((len(x), context_size))))
-    return model
-
-
-def _start_at_means(model, x):
-    """The biases of a MADE of bits give their shares before anything is learned."""
-    last = model.network.output_layer or model.network.direct_layer
-    means = (x.sum(axis=0) + 0.5) / (len(x) + 1.0)
-    last.bias.assign((np.log(means) - np.log1p(-means)).astype("float32"))
     return model
 
 
@@ -110,8 +110,7 @@ def _one_order(x, conditional, context_size):
             dropout=dropout,
             seed=seed,
         )
-        model = _build(network, conditional, x, context_size)
-        return _start_at_means(model, x) if bits else model
+        return _start(network, conditional, x, context_size)
 
     why = f"{rows} rows train one order well: {units} units, dropout {dropout}"
     return Candidate("one order", why, make, steps=8000 if many else 6000)
@@ -146,8 +145,7 @@ def _cycle(name, why, x, context_size, hidden_units, options, **settings):
             **options,
         )
         mixed_now = range(MIXED_IN_TRAINING)
-        model = _build(network, Bernoulli(), x, context_size, mixed_now)
-        return _start_at_means(model, x)
+        return _start(network, Bernoulli(), x, context_size, mixed_now)
 
     def finish(model):
         mixed_now = range(MIXED_AT_END)
@@ -161,7 +159,7 @@ def _any_order(x, conditional, context_size):
         options = {"num_masks": NUM_ORDERS, "seed": seed}
         network = mixed.deep_nade(len(x), conditional.num_params, **options)
         structures = range(MIXED_IN_TRAINING)
-        return _build(network, conditional, x, context_size, structures)
+        return _start(network, conditional, x, context_size, structures)
 
     why = "a deep NADE, whose orders train one function: for few variables"
     settings = {"rate": mixed.RATE, "decay": mixed.DECAY, "steps": 4000}

@@ -11,6 +11,7 @@ from keras_made.entries import Columns, Incomplete
 from keras_made.generation import noise_generator
 from keras_made.recipes import mixed as recipe
 from keras_made.recipes.budget import EpochBar
+from keras_made.recipes.starts import start_at_marginals
 from keras_made.tables import serving
 from keras_made.tables.schema import Schema, as_frame
 
@@ -145,7 +146,8 @@ class TableDensity(LikelihoodModel):
 
         Stops when a validation share no longer gains, with the best weights, unless
         `callbacks` are given. A model that has no optimizer yet is compiled with
-        AdamW, and learns the units of the real columns first.
+        AdamW, learns the units of the real columns, and starts at the shares of the
+        others.
 
         Args:
             frame: a DataFrame with the columns of the schema, missing values and all.
@@ -171,6 +173,7 @@ class TableDensity(LikelihoodModel):
         if not self.compiled:
             if self.units.real.any():
                 self.density.adapt(x)
+            start_at_marginals(self.density.network, self.density.conditional, x)
             self.compile(recipe.default_optimizer())
         batch_size = batch_size or recipe.default_batch_size(len(x))
         steps = -(-len(x) // batch_size)
