@@ -12,6 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("PYTHONPATH", str(ROOT))
 
 import generated  # noqa: E402
+import inventories  # noqa: E402
 
 from keras_made import __version__  # noqa: E402
 
@@ -27,6 +28,7 @@ version = release = __version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
@@ -35,6 +37,7 @@ extensions = [
 exclude_patterns = [
     "_build",
     "results/_generated",
+    "_inventories",
     "_notebook_cache",
     "_ext",
     "jupyter_execute",
@@ -66,11 +69,12 @@ napoleon_custom_sections = [
     "Reference",
 ]
 
-# Other projects' objects are fetched where there is a network: on the machine that
+# Other projects' objects. What Keras and TFP have is read from the installed packages;
+# the others' inventories are fetched where there is a network, on the machine that
 # publishes the site.
+intersphinx_mapping = inventories.write_inventories(DOCS / "_inventories")
 if os.environ.get("READTHEDOCS") or os.environ.get("KERAS_MADE_INTERSPHINX"):
-    extensions.append("sphinx.ext.intersphinx")
-    intersphinx_mapping = {
+    intersphinx_mapping |= {
         "numpy": ("https://numpy.org/doc/stable/", None),
         "pandas": ("https://pandas.pydata.org/docs/", None),
         "python": ("https://docs.python.org/3/", None),

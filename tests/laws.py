@@ -4,6 +4,7 @@ import itertools
 
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from keras_made.autoregressive import Autoregressive
@@ -77,6 +78,11 @@ def run_steps(network, x, context=None, structure=0, order=None, slow=False):
         np.put_along_axis(out, now[..., None], to_numpy(params), axis=1)
         last = np.take_along_axis(x, now, axis=1)
     return out
+
+
+def others_slow(names, *kept):
+    """Parameters of a test that takes long: those that are not kept are slow."""
+    return [n if n in kept else pytest.param(n, marks=pytest.mark.slow) for n in names]
 
 
 def all_states(size, num_values=2):

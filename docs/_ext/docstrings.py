@@ -1,7 +1,8 @@
 """Docstrings of this package, which are nearly Markdown, for Sphinx.
 
-Names in `ticks` become links to their page, or code; what is indented after a line that
-ends with a colon is a formula; tables and signatures are put as Sphinx has them.
+Names in `ticks`, ours and other projects', become links to their page, or code; what is
+indented after a line that ends with a colon is a formula; tables and signatures are put
+as Sphinx has them.
 """
 
 import inspect
@@ -33,6 +34,8 @@ def public_objects():
 
 
 OBJECTS = public_objects()
+# Names of other projects, for intersphinx; where it knows none they stay code.
+OTHERS = re.compile(r"^(keras|tfp|tfd|tfb|numpy|pandas|sklearn)(\.\w+)+$")
 
 
 def link(match):
@@ -40,6 +43,10 @@ def link(match):
     name, _, member = text.partition("(")[0].partition(".")
     if name in OBJECTS and "(" not in text and " " not in text:
         target = OBJECTS[name] + (f".{member}" if member else "")
+        return f":py:obj:`{text} <{target}>`"
+    if OTHERS.match(text):
+        target = re.sub(r"^tfd\b", "tfp.distributions", text)
+        target = re.sub(r"^tfb\b", "tfp.bijectors", target)
         return f":py:obj:`{text} <{target}>`"
     return f"``{text}``"
 

@@ -69,6 +69,7 @@ def figures(result):
     return result["valid"], result["test"], result["histories"][0]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_figures_of_an_unbroken_one(tmp_path, monkeypatch):
     monkeypatch.setattr(paper_runs, "SECONDS_BETWEEN_SAVES", -1.0)
     whole = make_run(tmp_path / "whole")
@@ -138,6 +139,7 @@ def test_networks_are_mixed_as_densities(tmp_path):
     np.testing.assert_allclose(run.finish()["valid"]["nll"], expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_of_one_ordering_are_averaged(tmp_path):
     run = make_run(tmp_path, "own_orders", networks=2, averaged=2)
     run.train(quiet)

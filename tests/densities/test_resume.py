@@ -109,7 +109,7 @@ def end(folder):
 @pytest.mark.parametrize(
     "kind, kills",
     [
-        (KINDS[0], 1),
+        pytest.param(KINDS[0], 1, marks=pytest.mark.slow),
         pytest.param(KINDS[3], 1, marks=pytest.mark.slow),
         *[pytest.param(kind, 10, marks=pytest.mark.slow) for kind in KINDS],
     ],

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from laws import reload, set_random_weights, to_numpy
+from laws import others_slow, reload, set_random_weights, to_numpy
 
 from keras_made import MADE, AutoregressiveDensity, MixtureOfNormals, flows
 
@@ -100,7 +100,9 @@ def test_a_base_is_trained_with_the_flow_and_comes_back(tmp_path):
     np.testing.assert_array_equal(*draws)
 
 
-@pytest.mark.parametrize("name", ["maf", "iaf", "spline coupling"])
+@pytest.mark.parametrize(
+    "name", others_slow(["maf", "iaf", "spline coupling"], "spline coupling")
+)
 def test_it_learns_by_fit(name):
     x = (normal(256, 2) * [0.5, 2.0] + [1.0, -1.0]).astype("float32")
     flow = FAMILIES[name](2, 1 if name == "iaf" else 2, (8,))

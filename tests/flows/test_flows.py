@@ -13,7 +13,7 @@ if keras.backend.backend() != "tensorflow":
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from laws import reload, set_random_weights, to_numpy
+from laws import others_slow, reload, set_random_weights, to_numpy
 
 from keras_made import MADE, flows
 
@@ -77,7 +77,7 @@ def test_forward_undoes_inverse(name, sizes):
     assert np.abs(to_numpy(noise) - x).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", others_slow(FLOWS, "maf", "realnvp"))
 def test_five_steps_in_float32_invert_to_four_digits(name):
     # Larger random weights can be as badly conditioned as wanted.
     flow = make(name, 64, 0, "float32", 0.03, num_steps=5, hidden_units=(64, 64))
@@ -186,16 +186,16 @@ def test_the_density_integrates_to_one(name, size):
     assert total == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", others_slow(FLOWS, "maf", "nice"))
 def test_samples_agree_with_log_prob(name):
     flow = make(name, 2, dtype="float32", scale=0.15)
-    x = to_numpy(flow.sample(20000, seed=1))
-    assert np.array_equal(x, to_numpy(flow.sample(20000, seed=1)))
+    x = to_numpy(flow.sample(5000, seed=1))
+    assert np.array_equal(x, to_numpy(flow.sample(5000, seed=1)))
     # E_p[q / p] = 1 for any density q that is narrower than p.
     center, spread = x.mean(0), 0.7 * x.std(0)
     q = -0.5 * ((x - center) / spread) ** 2 - np.log(spread * math.sqrt(2 * math.pi))
     weights = np.exp(q.sum(1) - to_numpy(flow.log_prob(x)))
-    assert weights.mean() == pytest.approx(1, abs=0.02)
+    assert weights.mean() == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -218,7 +218,7 @@ def test_a_reloaded_flow_is_the_same(name, tmp_path):
     assert np.array_equal(to_numpy(again.log_prob(x, context)), scores)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("name", others_slow(FLOWS, "maf"))
 def test_training_goes_on_after_a_reload_as_if_nothing_had_been(name, tmp_path):
     options = {"permutation": "random", "dropout": 0.2, "dtype": "float32"}
     x, context = normal(64, 3, dtype="float32"), normal(64, 2, dtype="float32")

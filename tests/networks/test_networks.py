@@ -12,6 +12,7 @@ from laws import (
     all_states,
     chi_square_p,
     dependence,
+    others_slow,
     past,
     reload,
     run_steps,
@@ -285,7 +286,7 @@ def test_samples_have_the_probabilities_of_the_density(name):
     p = np.exp(
         to_numpy(model.log_prob(states.reshape(-1, *model.event_shape), context))
     )
-    x = to_numpy(model.sample(20000, context, seed=1)).reshape(20000, -1)
+    x = to_numpy(model.sample(8000, context, seed=1)).reshape(8000, -1)
     counts = np.bincount(state_index(x), minlength=len(states))
     assert chi_square_p(counts, p / p.sum()) > 1e-3
 
@@ -412,7 +413,7 @@ PATTERNS = {
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("name", others_slow(PATTERNS, "nade", "lstm", "attention"))
 def test_fit_learns_and_impute_completes(name):
     """Each entry repeats the one before it: log p of the truth is -log 2."""
     # Some starts end with an entry that no unit hears any longer.
@@ -705,6 +706,7 @@ def test_what_follows_the_end_is_free_and_certain():
     assert (draws[ended] == 1).all()
 
 
+@pytest.mark.slow
 def test_training_with_an_end_stays_finite_and_learns_lengths():
     rng = np.random.RandomState(0)
     lengths = rng.choice([1, 3], size=512)
@@ -915,7 +917,7 @@ class Attending(Autoregressive):
         return {**super().get_config(), "units": self.units}
 
 
-@pytest.mark.parametrize("context_size", [0, 2])
+@pytest.mark.parametrize("context_size", others_slow([0, 2], 2))
 def test_a_network_of_ones_own(context_size, tmp_path):
     network = Attending((5,), num_params=3)
     model = AutoregressiveDensity(network, Categorical(3))

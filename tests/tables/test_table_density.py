@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from laws import to_numpy
+from laws import others_slow, to_numpy
 from people import people
 
 from keras_made import MADE, TableDensity, tables
@@ -64,7 +64,7 @@ def test_log_probs_of_columns_say_what_each_value_adds(model, frames):
 
 @pytest.mark.parametrize("point", [False, True])
 def test_completions_keep_what_was_observed_and_how_it_came(model, frames, point):
-    _, frame = frames
+    frame = frames[1].iloc[:10] if point else frames[1]
     complete = model.impute(frame, point=point, seed=0)
     assert complete.index.equals(frame.index)
     assert list(complete.columns) == list(frame.columns)
@@ -93,7 +93,7 @@ def test_synthetic_rows_have_the_dtypes_and_meet_the_conditions(model, frames):
     assert rows.shape == (20, 8)
     assert (rows.dtypes == frame.dtypes).all()
     given = {"age": (40, 60), "region": ["N", "W"], "member": True}
-    rows = model.sample(30, given=given, seed=0)
+    rows = model.sample(12, given=given, seed=0, num_particles=8)
     assert rows["age"].between(40, 60).all() and rows["member"].all()
     assert set(rows["region"]) == {"N", "W"}
 
@@ -112,7 +112,7 @@ def small_table(seed=0):
     return frame, pd.DataFrame(everything, columns=list(frame.columns))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", others_slow(range(3), 0))
 def test_probabilities_are_those_of_the_rows_counted(seed):
     frame, everything = small_table(seed)
     model = small(frame, seed=seed, num_masks=3)
@@ -163,9 +163,8 @@ def test_fit_learns_from_holes_and_goes_on_after_loading(frames, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "table.keras")
     assert str(loaded.schema) == str(schema)
     pd.testing.assert_series_equal(loaded.log_prob(frame), model.log_prob(frame))
-    pd.testing.assert_frame_equal(
-        loaded.impute(frame, seed=1), model.impute(frame, seed=1)
-    )
+    few = frame.iloc[:10]
+    pd.testing.assert_frame_equal(loaded.impute(few, seed=1), model.impute(few, seed=1))
     for each in (model, loaded):
         each.fit(
             frame, epochs=1, batch_size=60, validation_split=0, verbose=0, shuffle=False
