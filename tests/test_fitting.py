@@ -31,7 +31,7 @@ def small(name, rate, units=6):
         model.build((None, 4))
         return model
 
-    return Candidate(name, "to be quick", make, rate=rate, steps=40, batch_size=50)
+    return Candidate(name, "to be quick", make, rate=rate, steps=16, batch_size=50)
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ def quick(monkeypatch):
         fitting, "candidates", lambda *a: [small("idle", 0.0), small("keen", 0.05)]
     )
     monkeypatch.setattr(fitting, "MOST_MEMBERS", 2)
+    monkeypatch.setattr(fitting, "STEPS_OF_A_ROUND", 20)
 
 
 @pytest.mark.neutral

@@ -13,22 +13,11 @@ from keras_made.recipes import mixed as recipe
 from keras_made.recipes.budget import EpochBar
 from keras_made.recipes.starts import start_at_marginals
 from keras_made.tables import serving
+from keras_made.tables.estimate import Estimate
 from keras_made.tables.schema import Schema, as_frame
 
 # Completions behind a point estimate.
 POINT_DRAWS = 101
-
-
-class Estimate(float):
-    """A number that was estimated, with its standard error in `standard_error`."""
-
-    def __new__(cls, value, standard_error):
-        estimate = super().__new__(cls, value)
-        estimate.standard_error = float(standard_error)
-        return estimate
-
-    def __repr__(self):
-        return f"{float(self):.4g} +- {self.standard_error:.2g}"
 
 
 @keras.saving.register_keras_serializable(package="keras_made")

@@ -36,7 +36,8 @@ def check_position(results):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("kind", ["made", pytest.param("maf", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["made", "maf"])
 def test_two_devices_end_with_the_weights_of_one(kind, tmp_path):
     assert start(kind, tmp_path / "two.npz").wait(300) == 0
     found = distributed_runs.load(tmp_path / "two.npz")

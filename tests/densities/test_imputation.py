@@ -251,7 +251,7 @@ def posterior(log_prob, x, row, observed):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "made" else [])
+        pytest.param(name, marks=[] if name == "nade" else [pytest.mark.slow])
         for name in AGNOSTIC
     ],
 )

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from eager import uncompiled
 from keras import ops
-from laws import all_states, chi_square_p, set_random_weights, state_index, to_numpy
+from laws import (
+    all_states,
+    chi_square_p,
+    others_slow,
+    set_random_weights,
+    state_index,
+    to_numpy,
+)
 from test_conditionals import DISCRETE, gradient, make_params, tensors
 
 from keras_made import (
@@ -361,7 +368,7 @@ VERBS = {
 
 @pytest.mark.compiled
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has no graphs")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", others_slow(VERBS, "sample"))
 def test_what_needs_values_says_so_in_a_graph(verb):
     model, x = make(MADE([5])), all_states(4)
     functions, argument = in_graphs(lambda: VERBS[verb](model, x))

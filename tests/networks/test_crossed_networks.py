@@ -283,7 +283,19 @@ def test_a_refused_owner_leaves_the_network_as_it_was():
 @pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
 @pytest.mark.parametrize(
     ("name", "context_size"),
-    [*[(n, 2) for n in NETWORKS], ("wavenet", 0), ("pixelcnn", 0), ("pixelrnn", 0)],
+    [
+        ("made", 2),
+        ("nade", 2),
+        ("wavenet", 0),
+        *[
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *[(n, 2) for n in NETWORKS if n not in ("made", "nade")],
+                ("pixelcnn", 0),
+                ("pixelrnn", 0),
+            )
+        ],
+    ],
 )
 def test_a_quantized_network_works_and_comes_back(name, context_size, tmp_path):
     network = make(name, context_size)

@@ -22,7 +22,7 @@ def table():
     keras.utils.set_random_seed(0)
     whole, frame = people(3000, 0)
     model = TableDensity(frame)
-    model.fit(frame, epochs=40, verbose=0)
+    model.fit(frame, epochs=30, verbose=0)
     return whole, frame, model
 
 

@@ -188,6 +188,7 @@ def test_hmc_runs_in_the_noise_of_a_flow():
     np.testing.assert_allclose(np.cov(noise.T), np.eye(2), atol=0.2)
 
 
+@pytest.mark.slow
 def test_an_iaf_is_fitted_as_a_surrogate_posterior():
     import tf_keras
 
