@@ -137,11 +137,13 @@ def write_results(root: Path, folder: Path) -> None:
         return json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
 
     sys.path.insert(0, str(root / "benchmarks"))
+    import default_recipe
     import paper_tables
 
     runs = paper_tables.read_results(results)
     tables = {
         "paper_table": paper_tables.table(runs),
+        "default_recipe": default_recipe.table(results),
         "which_binary": which_binary(runs, paper_tables),
         "attempts": paper_tables.attempts(runs),
         "recipes": recipes(paper_tables.RECIPES),
