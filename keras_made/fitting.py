@@ -21,8 +21,9 @@ from keras_made.tables.table_density import TableDensity
 # Updates between two looks at the validation rows, and those without a better one
 # after which a training ends.
 STEPS_OF_A_ROUND, PATIENT_STEPS, MOST_PASSES_OF_A_ROUND = 500, 2500, 10
-# Shares of the time: for all candidates, and for more of the best.
-FIRST, MOST_MEMBERS = 0.6, 6
+# Shares of the time: for all candidates, and for the first if it takes so long; and how
+# many of the best there may be.
+FIRST, ALONE, MOST_MEMBERS = 0.6, 0.9, 6
 VALID_SHARE, MOST_VALID_ROWS = 0.1, 5000
 
 
@@ -169,7 +170,10 @@ class _Search:
             if place and self.passed() > FIRST * self.seconds:
                 break
             left = len(self.candidates) - place
-            self.try_one(candidate, 0, (FIRST * self.seconds - self.passed()) / left)
+            seconds = (FIRST * self.seconds - self.passed()) / left
+            # What is likeliest is not cut short for the others.
+            most = None if place else ALONE * self.seconds
+            self.try_one(candidate, 0, seconds, most)
         place = max(range(len(self.trained)), key=lambda i: self.trained[i][2].mean())
         best, spent = self.trained[place][0], self.choice[place]["seconds"]
         for seed in range(1, MOST_MEMBERS):
@@ -181,11 +185,11 @@ class _Search:
     def passed(self):
         return time.perf_counter() - self.started
 
-    def try_one(self, candidate, seed, seconds):
+    def try_one(self, candidate, seed, seconds, most=None):
         started = time.perf_counter()
         keras.utils.set_random_seed(seed)
         model = candidate.make(seed)
-        fit_one(model, candidate, self.train, self.valid, seconds)
+        fit_one(model, candidate, self.train, self.valid, seconds, most)
         if candidate.finish is not None:
             model = candidate.finish(model)
         scores = ops.convert_to_numpy(model.log_prob(*self.valid, verbose=0))
@@ -230,7 +234,7 @@ class _Search:
         return model
 
 
-def fit_one(model, candidate, train, valid, seconds):
+def fit_one(model, candidate, train, valid, seconds, most=None):
     """Fit a candidate's model: rounds of some 500 updates, the best weights kept."""
     x, context = train
     batch = min(candidate.batch_size, len(x))
@@ -256,7 +260,7 @@ def fit_one(model, candidate, train, valid, seconds):
         verbose=0,
         validation_data=valid[0] if context is None else valid,
         callbacks=[
-            Budget(epochs, seconds),
+            Budget(epochs, seconds, most),
             keras.callbacks.EarlyStopping(
                 "val_nll", patience=patience, restore_best_weights=True
             ),

@@ -142,6 +142,26 @@ def test_the_rate_falls_to_zero_and_time_ends_the_training():
     assert len(history.epoch) == 1
 
 
+@pytest.mark.parametrize(("most", "epochs"), [(None, 2), (30.0, 6), (1000.0, 10)])
+def test_more_time_is_taken_where_all_epochs_ask_for_it(most, epochs, monkeypatch):
+    """Five seconds an epoch, eight in all: what `most` says is the end."""
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    model = AutoregressiveDensity(MADE([4]))
+    model.compile(keras.optimizers.Adam(0.1))
+    model.stop_training = False
+    budget = Budget(10, 8.0, most)
+    budget.set_model(model)
+    budget.on_train_begin()
+    done = 0
+    while done < 10 and not model.stop_training:
+        budget.on_epoch_begin(done)
+        clock[0] += 5.0
+        budget.on_epoch_end(done)
+        done += 1
+    assert done == epochs
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

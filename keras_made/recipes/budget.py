@@ -17,16 +17,21 @@ class Budget(keras.callbacks.Callback):
     Args:
         epochs: all that are planned.
         seconds: all that may pass. None: any number.
+        most: what may pass, should the second epoch tell that all epochs ask for more
+            than `seconds`. None: `seconds`.
     """
 
-    def __init__(self, epochs: int, seconds: float | None = None):
+    def __init__(
+        self, epochs: int, seconds: float | None = None, most: float | None = None
+    ):
         super().__init__()
-        self.epochs, self.seconds = epochs, seconds
+        self.epochs, self.seconds, self.most = epochs, seconds, most
         self.share = 0.0
 
     def on_train_begin(self, logs=None):
         self.started = time.perf_counter()
         self.share = 0.0
+        self.ends = [0.0]
 
     def on_epoch_begin(self, epoch, logs=None):
         share = min(0.99, max(self.share, self._passed(epoch)))
@@ -35,6 +40,12 @@ class Budget(keras.callbacks.Callback):
         self.share = share
 
     def on_epoch_end(self, epoch, logs=None):
+        self.ends.append(time.perf_counter() - self.started)
+        if len(self.ends) == 3 and self.seconds is not None and self.most is not None:
+            # The first epoch compiles; the second is like the others.
+            rest = (self.epochs - 2) * (self.ends[2] - self.ends[1])
+            needed = min(self.most, 1.05 * (self.ends[2] + rest))
+            self.seconds = max(self.seconds, needed)
         if self.seconds is not None and self._passed(0) >= 1:
             self.model.stop_training = True
 
