@@ -6,6 +6,8 @@ rates, `recipes.budget` how the rate falls, and this file trains, compares and m
 
 import math
 import time
+from collections import Counter
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -15,15 +17,19 @@ from keras_made.checks import check_finite, to_array
 from keras_made.densities.ensemble import Ensemble
 from keras_made.entries import get
 from keras_made.recipes.budget import Budget
-from keras_made.recipes.candidates import candidates, default_conditional
+from keras_made.recipes.candidates import (
+    Candidate,
+    candidates,
+    default_conditional,
+)
 from keras_made.tables.table_density import TableDensity
 
 # Updates between two looks at the validation rows, and those without a better one
 # after which a training ends.
 STEPS_OF_A_ROUND, PATIENT_STEPS, MOST_PASSES_OF_A_ROUND = 500, 2500, 10
-# Shares of the time: for all candidates, and for the first if it takes so long; and how
-# many of the best there may be.
-FIRST, ALONE, MOST_MEMBERS = 0.6, 0.9, 6
+# Shares of the time: for all candidates, and for the first if it takes so long. At most
+# so many are trained after these; nats an entry up to which one is near the best.
+FIRST, ALONE, MOST_MORE, NEAR = 0.6, 0.9, 5, 0.03
 VALID_SHARE, MOST_VALID_ROWS = 0.1, 5000
 
 
@@ -41,9 +47,9 @@ def fit_density(
     What is tried depends on the rows: a network in one order, many orders, few
     weights for few rows of bits; a deep NADE and a flow for real numbers; a deep NADE
     for rows with holes; `TableDensity` for a DataFrame. Each is trained until its
-    validation no longer gains. In the time that is left more of the best one are
-    trained, from other seeds and in other orders, and all that make the mixture better
-    on the validation rows are mixed.
+    validation no longer gains. In the time that is left those that were cut short are
+    trained for longer, then more of the best, from other seeds and in other orders, and
+    all that make the mixture better on the validation rows are mixed.
 
     Args:
         x: rows `(n, D)`, NaN where missing, or a DataFrame of pandas.
@@ -153,6 +159,14 @@ def _split(x, context, validation_data):
     return train, valid
 
 
+class _Trained(NamedTuple):
+    candidate: Candidate
+    model: keras.Model
+    scores: np.ndarray  # log p of the validation rows
+    seconds: float
+    cut: bool  # by the time
+
+
 class _Search:
     """Candidates trained one after the other, and the best of them mixed."""
 
@@ -162,7 +176,6 @@ class _Search:
         self.started = time.perf_counter()
         size = 0 if train[1] is None else train[1].shape[1]
         self.candidates = candidates(train[0], conditional, size)
-        # (candidate, model, log p of the validation rows)
         self.trained, self.choice = [], []
 
     def run(self):
@@ -174,13 +187,36 @@ class _Search:
             # What is likeliest is not cut short for the others.
             most = None if place else ALONE * self.seconds
             self.try_one(candidate, 0, seconds, most)
-        place = max(range(len(self.trained)), key=lambda i: self.trained[i][2].mean())
-        best, spent = self.trained[place][0], self.choice[place]["seconds"]
-        for seed in range(1, MOST_MEMBERS):
-            if self.passed() + 1.1 * spent > self.seconds:
+        for _ in range(MOST_MORE):
+            candidate = self.next_one()
+            if candidate is None:
                 break
-            self.try_one(best, seed, self.seconds - self.passed())
+            seed = sum(one.candidate is candidate for one in self.trained)
+            self.try_one(candidate, seed, self.seconds - self.passed())
         return self.mix()
+
+    def next_one(self):
+        """Of which to train one more in the time that is left; None: of none.
+
+        Of those that were cut short, while they are near the best; else of those that
+        are mixed by now, the one that was trained the fewest times.
+        """
+        left = self.seconds - self.passed()
+        best = max(one.scores.mean() for one in self.trained)
+        near = best - NEAR * self.train[0].shape[1]
+        last = {one.candidate.name: one for one in self.trained}
+        counts = Counter(one.candidate.name for one in self.trained)
+        fit = [one for one in last.values() if 1.1 * one.seconds <= left]
+        cut = [
+            one
+            for one in fit
+            if one.cut and counts[one.candidate.name] == 1 and one.scores.mean() > near
+        ]
+        mixed = {self.trained[place].candidate.name for place in self.best_mixture()[0]}
+        mixed = [one for one in fit if one.candidate.name in mixed]
+        mixed.sort(key=lambda one: counts[one.candidate.name])
+        found = [*cut, *mixed]
+        return found[0].candidate if found else None
 
     def passed(self):
         return time.perf_counter() - self.started
@@ -189,17 +225,19 @@ class _Search:
         started = time.perf_counter()
         keras.utils.set_random_seed(seed)
         model = candidate.make(seed)
-        fit_one(model, candidate, self.train, self.valid, seconds, most)
+        cut = fit_one(model, candidate, self.train, self.valid, seconds, most)
         if candidate.finish is not None:
             model = candidate.finish(model)
         scores = ops.convert_to_numpy(model.log_prob(*self.valid, verbose=0))
-        self.trained.append((candidate, model, scores.astype("float64")))
+        spent = time.perf_counter() - started
+        one = _Trained(candidate, model, scores.astype("float64"), spent, cut)
+        self.trained.append(one)
         self.choice.append(
             {
                 "name": candidate.name,
                 "why": candidate.why,
                 "valid": float(-scores.mean()),
-                "seconds": time.perf_counter() - started,
+                "seconds": spent,
                 "taken": False,
             }
         )
@@ -209,33 +247,43 @@ class _Search:
                 f"validation rows, {self.choice[-1]['seconds']:.0f} s ({candidate.why})"
             )
 
-    def mix(self):
-        """All that make the mixture better, the best first, with equal weights."""
+    def best_mixture(self):
+        """Places of all that make the mixture better, best first, and its scores.
+
+        Weights are equal.
+        """
         order = sorted(
-            range(len(self.trained)), key=lambda i: -self.trained[i][2].mean()
+            range(len(self.trained)), key=lambda i: -self.trained[i].scores.mean()
         )
         taken, total = [], None
         for place in order:
-            scores = self.trained[place][2]
+            scores = self.trained[place].scores
             joined = scores if total is None else np.logaddexp(total, scores)
             gain = joined.mean() - math.log(len(taken) + 1)
             if total is None or gain > total.mean() - math.log(len(taken)):
                 taken, total = [*taken, place], joined
-                self.choice[place]["taken"] = True
-        models = [self.trained[place][1] for place in taken]
+        return taken, total - math.log(len(taken))
+
+    def mix(self):
+        taken, scores = self.best_mixture()
+        for place in taken:
+            self.choice[place]["taken"] = True
+        models = [self.trained[place].model for place in taken]
         model = models[0] if len(models) == 1 else Ensemble(models)
         if not model.built:
             model.build((None, *self.train[0].shape[1:]))
         if self.verbose:
-            names = ", ".join(self.trained[place][0].name for place in taken)
-            nats = math.log(len(taken)) - total.mean()
-            print(f"taken: {names}; {nats:.3f} nats on the validation rows")
+            names = ", ".join(self.choice[place]["name"] for place in taken)
+            print(f"taken: {names}; {-scores.mean():.3f} nats on the validation rows")
         model.choice = self.choice
         return model
 
 
 def fit_one(model, candidate, train, valid, seconds, most=None):
-    """Fit a candidate's model: rounds of some 500 updates, the best weights kept."""
+    """Fit a candidate's model: rounds of some 500 updates, the best weights kept.
+
+    Returns whether the time ended it.
+    """
     x, context = train
     batch = min(candidate.batch_size, len(x))
     # Few rows make many short epochs, each with a validation: several are one.
@@ -253,6 +301,7 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
     rows = np.concatenate([x] * passes)
     data = rows if context is None else (rows, np.concatenate([context] * passes))
     patience = max(3, PATIENT_STEPS // steps)
+    budget = Budget(epochs, seconds, most)
     model.fit(
         data,
         batch_size=batch,
@@ -260,9 +309,10 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
         verbose=0,
         validation_data=valid[0] if context is None else valid,
         callbacks=[
-            Budget(epochs, seconds, most),
+            budget,
             keras.callbacks.EarlyStopping(
                 "val_nll", patience=patience, restore_best_weights=True
             ),
         ],
     )
+    return budget.is_over

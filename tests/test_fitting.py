@@ -40,7 +40,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(
         fitting, "candidates", lambda *a: [small("idle", 0.0), small("keen", 0.05)]
     )
-    monkeypatch.setattr(fitting, "MOST_MEMBERS", 2)
+    monkeypatch.setattr(fitting, "MOST_MORE", 1)
     monkeypatch.setattr(fitting, "STEPS_OF_A_ROUND", 20)
 
 

@@ -46,8 +46,13 @@ class Budget(keras.callbacks.Callback):
             rest = (self.epochs - 2) * (self.ends[2] - self.ends[1])
             needed = min(self.most, 1.05 * (self.ends[2] + rest))
             self.seconds = max(self.seconds, needed)
-        if self.seconds is not None and self._passed(0) >= 1:
+        if self.is_over:
             self.model.stop_training = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is out."""
+        return self.seconds is not None and self._passed(0) >= 1
 
     def _passed(self, epoch):
         """The share of the epochs or of the time that is gone, whichever is larger."""
