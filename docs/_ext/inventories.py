@@ -37,10 +37,13 @@ def read_names(package, prefix, modules):
     """`(name, role, address)` of modules, their classes, functions and methods."""
     found = []
     for module in modules:
-        whole = importlib.import_module(".".join(filter(None, [package, module])))
+        # Some are there only when they are asked for.
+        whole = importlib.import_module(package)
+        whole = getattr(whole, module) if module else whole
         name = ".".join(filter(None, [prefix, module]))
         found.append((name, "module", name.replace(".", "/")))
-        for key, value in vars(whole).items():
+        for key in dir(whole):
+            value = getattr(whole, key)
             own = f"{name}.{key}"
             address = own.replace(".", "/")
             if key.startswith("_") or inspect.ismodule(value):
