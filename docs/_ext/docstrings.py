@@ -28,7 +28,8 @@ def public_objects():
             found[name] = f"{module.__name__}.{name}"
     for name in ("DensityEstimator", "DensityImputer", "OutlierDetector"):
         found[name] = f"keras_made.estimators.{name}"
-    found["Encoder"] = "keras_made.entries.Encoder"
+    for name in ("Bounded", "Encoder"):
+        found[name] = f"keras_made.entries.{name}"
     found.pop("flows")
     return found
 
