@@ -334,8 +334,20 @@ def test_derivatives_of_parallel_draws_are_those_of_differences(name):
     check_derivatives(total, total.point(noise, context))
 
 
-@pytest.mark.parametrize("support", [None, (-20.0, 20.0)])
-@pytest.mark.parametrize("name", ["MAF", "SplineMAF"])
+@pytest.mark.parametrize(
+    ("name", "support"),
+    [
+        ("MAF", (-20.0, 20.0)),
+        *[
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("MAF", None),
+                ("SplineMAF", None),
+                ("SplineMAF", (-20.0, 20.0)),
+            )
+        ],
+    ],
+)
 def test_first_derivatives_of_sequential_draws_are_those_of_differences(name, support):
     """By the noise, the context and every weight at once, along one direction."""
     total = Draws(make_flow(name, support=support))

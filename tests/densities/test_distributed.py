@@ -56,6 +56,7 @@ def free_ports(count):
     return ports
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_two_workers_end_with_the_weights_of_one(tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]

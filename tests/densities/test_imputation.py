@@ -6,7 +6,14 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from laws import all_states, chi_square_p, set_random_weights, state_index, to_numpy
+from laws import (
+    all_states,
+    chi_square_p,
+    others_slow,
+    set_random_weights,
+    state_index,
+    to_numpy,
+)
 from scipy import stats
 
 from keras_made import (
@@ -87,7 +94,10 @@ def test_probabilities_of_a_table_sum_to_one(name):
     assert abs(np.exp(log_prob.astype("float64")).sum() - 1) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["columns", "columns, mixture", "columns, nade"])
+@pytest.mark.parametrize(
+    "name",
+    others_slow(["columns", "columns, mixture", "columns, nade"], "columns, mixture"),
+)
 def test_samples_of_a_table_follow_its_probabilities(name):
     build, levels = TABLES[name]
     model = build()
@@ -365,7 +375,7 @@ def test_particles_converge_to_the_posterior_of_the_mixture(name):
     row = np.array([1, 0, 1, 1, 0], "float32")
     observed = np.array([False, True, False, True, True])
     expected = posterior(log_prob, every, row, observed)
-    distances, num_rows = {}, 1500
+    distances, num_rows = {}, 1000
     for particles in (2, 16, 96):
         completed = model.impute(
             np.tile(row, (num_rows, 1)),
@@ -378,12 +388,14 @@ def test_particles_converge_to_the_posterior_of_the_mixture(name):
         assert not counts[expected == 0].any()
         distances[particles] = np.abs(counts / num_rows - expected).sum() / 2
     # The bias falls like one over the particles, down to the noise of the counts.
-    assert distances[96] < 0.05 < distances[2]
+    assert distances[96] < 0.06 < distances[2]
     assert distances[16] < distances[2]
     assert chi_square_p(counts, expected) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["one order", "random degrees"])
+@pytest.mark.parametrize(
+    "name", others_slow(["one order", "random degrees"], "random degrees")
+)
 def test_conditional_log_prob_is_a_difference_of_log_probs(name):
     model, every = FIXED[name](), all_states(5)
     log_prob = to_numpy(model.log_prob(every)).astype("float64")

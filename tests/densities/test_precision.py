@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from eager import uncompiled
 from keras import ops
-from laws import all_states, set_random_weights, to_numpy
+from laws import all_states, others_slow, set_random_weights, to_numpy
 
 from keras_made import (
     MADE,
@@ -74,7 +74,7 @@ TYPES = [
 
 
 @pytest.mark.filterwarnings("ignore:In .* rows, first in row:UserWarning")
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", others_slow(NETWORKS, "mixture", "deep nade"))
 @pytest.mark.parametrize(("dtype", "policy"), TYPES)
 def test_every_verb_works_under_every_float_type(floatx, dtype, policy, name):
     floatx(dtype, policy)

@@ -149,7 +149,12 @@ def test_real_samples_follow_the_density(name):
 
 
 @pytest.mark.parametrize(
-    "conditional", [MixtureOfNormals(2), MixtureOfLogistics(2, 256)], ids=repr
+    "conditional",
+    [
+        MixtureOfNormals(2),
+        pytest.param(MixtureOfLogistics(2, 256), marks=pytest.mark.slow),
+    ],
+    ids=repr,
 )
 def test_components_of_the_first_variable_learn_to_differ(conditional):
     """The first variable hears nothing: its parameters are biases that start at 0."""

@@ -216,6 +216,7 @@ def saved_model_cli(*arguments):
     return done.stdout.decode()
 
 
+@pytest.mark.slow
 def test_the_command_line_tool_shows_and_runs_it(tmp_path):
     model, _ = make("one structure")
     path = str(tmp_path / "1")
@@ -393,6 +394,7 @@ def test_other_runtimes_give_the_same_log_prob(format, name, fixed, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "format, name, told",

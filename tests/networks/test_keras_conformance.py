@@ -5,6 +5,8 @@ comes back from them, weights and where they are counted, symbolic shapes and dt
 beside those of an eager call, one compiled training step, mixed precision.
 """
 
+from collections import Counter
+
 import keras
 import pytest
 from keras.src.testing import TestCase
@@ -410,9 +412,16 @@ SLOW = [] if keras.backend.backend() == "torch" else [pytest.mark.slow]
 
 
 def runs():
-    """Every case; the training step of most is slow, as it compiles."""
-    for name, (_, _, expected) in CASES.items():
-        if name in TRAINED_BY_DEFAULT or not expected.get("run_training_check", True):
+    """Every case; the training step of most is slow, as it compiles.
+
+    So are cases but the first three of each layer, in the README's test command.
+    """
+    counts = Counter()
+    for name, (layer, _, expected) in CASES.items():
+        counts[layer] += 1
+        if counts[layer] > 3:
+            yield pytest.param(name, True, id=name, marks=SLOW)
+        elif name in TRAINED_BY_DEFAULT or not expected.get("run_training_check", True):
             yield pytest.param(name, True, id=name)
         else:
             yield pytest.param(name, False, id=name)

@@ -413,7 +413,7 @@ PATTERNS = {
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("name", others_slow(PATTERNS, "nade", "lstm", "attention"))
+@pytest.mark.parametrize("name", others_slow(PATTERNS, "nade", "lstm"))
 def test_fit_learns_and_impute_completes(name):
     """Each entry repeats the one before it: log p of the truth is -log 2."""
     # Some starts end with an entry that no unit hears any longer.
@@ -442,9 +442,17 @@ def test_fit_learns_and_impute_completes(name):
     [
         (lambda: NADE(8, 6), MixtureOfNormals(2)),
         (lambda: PixelCNN((2, 2), 8, 6, num_layers=1), MixtureOfLogistics(2, 9)),
-        (lambda: WaveNet((4,), 8, 6, num_layers=1), MixtureOfLogistics(2, 9)),
+        pytest.param(
+            lambda: WaveNet((4,), 8, 6, num_layers=1),
+            MixtureOfLogistics(2, 9),
+            marks=pytest.mark.slow,
+        ),
         (lambda: Recurrent((4,), 8, "gru", 2), Normal()),
-        (lambda: PixelRNN((2, 2), 8, 256, num_layers=1), Categorical(256)),
+        pytest.param(
+            lambda: PixelRNN((2, 2), 8, 256, num_layers=1),
+            Categorical(256),
+            marks=pytest.mark.slow,
+        ),
         (
             lambda: Attention((4,), 8, 1, 2, 9, dropout=0.1, **CYCLE),
             Columns(

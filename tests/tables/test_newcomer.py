@@ -68,13 +68,16 @@ def test_holes_are_filled_as_well_as_by_neighbours_and_by_regressions(table):
     whole, frame, model = table
     matrix, owners = as_matrix(frame, frame)
     truth, _ = as_matrix(whole.astype(frame.dtypes), frame)
-    ours, _ = as_matrix(model.impute(frame, point=True, seed=0, verbose=0), frame)
+    # What holes there are in as many rows says enough.
+    few = frame.iloc[:1500]
+    ours, _ = as_matrix(model.impute(few, point=True, seed=0, verbose=0), frame)
     others = [
-        KNNImputer(n_neighbors=10).fit_transform(matrix),
-        IterativeImputer(random_state=0).fit_transform(matrix),
+        KNNImputer(n_neighbors=10).fit_transform(matrix)[: len(few)],
+        IterativeImputer(random_state=0).fit_transform(matrix)[: len(few)],
     ]
+    truth = truth[: len(few)]
     for name in frame.columns:
-        job = truth, owners, name, frame[name].isna().to_numpy()
+        job = truth, owners, name, few[name].isna().to_numpy()
         own = errors(ours, *job)
         for other in others:
             more = own - errors(other, *job)
