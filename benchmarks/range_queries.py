@@ -136,7 +136,7 @@ def measure(frame, args, table):
     events = [make_query(frame, rng) for _ in range(args.queries)]
     model = km.TableDensity(frame)
     started = time.perf_counter()
-    model.fit(frame, epochs=args.epochs, verbose=1)
+    model.fit(frame, epochs=args.epochs, minutes=args.minutes, verbose=1)
     minutes = (time.perf_counter() - started) / 60
     model.probability(events[0], num_particles=args.particles, verbose=0)
     found = {"ours": [], "independence": [], "1% of the rows": []}
@@ -167,6 +167,7 @@ def main():
     parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--particles", type=int, default=1000)
     parser.add_argument("--epochs", type=int, help="at most; by default the recipe's")
+    parser.add_argument("--minutes", type=float, help="of training, at most")
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--data", help="folder of the binary sets")
     parser.add_argument("--json", help="write the rows to this file")
