@@ -76,3 +76,11 @@ def test_a_network_without_such_a_bias_is_left_as_it_is():
     start_at_marginals(model.network, model.conditional, np.ones((10, 3), "float32"))
     for old, variable in zip(before, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(old, to_numpy(variable))
+
+
+def test_what_was_trained_before_is_left_as_it_is():
+    model = AutoregressiveDensity(MADE([4]), "bernoulli")
+    model.build((None, 3))
+    model.network.output_bias.assign([0.5, 0.0, -2.0])
+    start_at_marginals(model.network, model.conditional, np.ones((10, 3), "float32"))
+    np.testing.assert_array_equal(to_numpy(model.network.output_bias), [0.5, 0, -2])

@@ -1,6 +1,7 @@
 """Where training starts: at what each entry is like by itself."""
 
 import numpy as np
+from keras import ops
 
 from keras_made.entries import Columns, Incomplete
 
@@ -11,21 +12,20 @@ def start_at_marginals(network, conditional, x) -> None:
     Without it a network learns first, and for every order, how rare a one is.
 
     Args:
-        network: built, with an `output_bias` of all parameters; any other, such as one
-            whose parameters for some entries are missing, is left as it is.
+        network: built, with an `output_bias` of all parameters, which is zero; any
+            other, such as one that was trained before, is left as it is.
         conditional: of the entries.
         x: rows `(n, D)`, NaN where missing.
     """
     bias = getattr(network, "output_bias", None)
-    params = [
-        one.marginal_params(values)
-        for one, values in zip(_by_entry(conditional, x.shape[1]), x.T, strict=True)
-    ]
-    size = x.shape[1] * network.params_per_entry
-    if bias is None or int(np.prod(bias.shape)) != size:
-        return
     start = np.zeros((x.shape[1], network.params_per_entry))
-    for entry, own in enumerate(params):
+    if bias is None or int(np.prod(bias.shape)) != start.size:
+        return
+    if ops.convert_to_numpy(bias).any():
+        return
+    conditionals = _by_entry(conditional, x.shape[1])
+    for entry, one in enumerate(conditionals):
+        own = one.marginal_params(x[:, entry])
         start[entry, : len(own)] = own
     bias.assign(start.reshape(bias.shape).astype("float32"))
 
