@@ -1,5 +1,6 @@
 """Functions of a layer's weights, compiled, and run over many rows in chunks."""
 
+import functools
 import sys
 import threading
 
@@ -54,17 +55,17 @@ def _tf_function(function):
 
     functions = {}
 
-    def make(given):
-        def spread(*tensors):
-            tensors = iter(tensors)
-            return function(*(next(tensors) if g else None for g in given))
-
-        return tf.function(spread, jit_compile=True, autograph=False)
+    def spread(given, *tensors):
+        tensors = iter(tensors)
+        return function(*(next(tensors) if g else None for g in given))
 
     def call(*args):
         given = tuple(a is not None for a in args)
         if given not in functions:
-            functions[given] = make(given)
+            # Not a function of Python: TensorFlow counts the traces of all that share
+            # its code, here those of all models, and would warn of them.
+            one = functools.partial(spread, given)
+            functions[given] = tf.function(one, jit_compile=True, autograph=False)
         return functions[given](*(a for a in args if a is not None))
 
     return call

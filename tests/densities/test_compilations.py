@@ -116,6 +116,23 @@ def test_a_day_compiles_each_verb_four_times_at_most():
         assert found.stderr.count(CLUSTER) == sum(traces.values())
 
 
+@pytest.mark.compiled
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the warning is TensorFlow's"
+)
+def test_many_models_are_not_taken_for_one_that_is_traced_again(caplog):
+    import tensorflow as tf
+
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        for _ in range(8):
+            function = compiling._tf_function(lambda x, y: x + 1.0)
+            assert function(tf.zeros(2), None).shape == (2,)
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    assert "retracing" not in caplog.text
+
+
 def test_long_compiling_is_told_once(monkeypatch, capfd):
     monkeypatch.setattr(compiling, "SILENCE", 0.0)
     monkeypatch.setattr(compiling.keras.backend, "backend", lambda: "jax")
