@@ -28,8 +28,8 @@ from keras_made.tables.table_density import TableDensity
 # after which a training ends.
 STEPS_OF_A_ROUND, PATIENT_STEPS, MOST_PASSES_OF_A_ROUND = 500, 2500, 10
 # Shares of the time: for all candidates, and for the first if it takes so long. At most
-# so many are trained after these; nats an entry up to which one is near the best.
-FIRST, ALONE, MOST_MORE, NEAR = 0.6, 0.9, 5, 0.03
+# so many are trained after these; near the best is who has a tenth more nats.
+FIRST, ALONE, MOST_MORE, NEAR = 0.6, 0.9, 5, 0.1
 VALID_SHARE, MOST_VALID_ROWS = 0.1, 5000
 
 
@@ -203,7 +203,7 @@ class _Search:
         """
         left = self.seconds - self.passed()
         best = max(one.scores.mean() for one in self.trained)
-        near = best - NEAR * self.train[0].shape[1]
+        near = best - NEAR * abs(best)
         last = {one.candidate.name: one for one in self.trained}
         counts = Counter(one.candidate.name for one in self.trained)
         fit = [one for one in last.values() if 1.1 * one.seconds <= left]
