@@ -8,7 +8,8 @@ lets noise be drawn once, outside the loop.
 To add one, subclass `Conditional`, set `num_params`, write `log_prob` and `draw`, and
 register the class with Keras; `get_config` when its constructor takes arguments;
 `num_uniforms`, `mean`, `check`, `encode` and `distribution` where the defaults do not
-fit; `interval_log_prob` and `draw_within` when it is to be asked for intervals. None
+fit; `interval_log_prob` and `draw_within` when it is to be asked for intervals;
+`marginal_params` where training had better start at what the entry is like alone. None
 of them need take NaN: `Incomplete(conditional)` keeps it from them.
 """
 
