@@ -9,6 +9,7 @@ from people import people
 from keras_made import (
     MADE,
     AutoregressiveDensity,
+    Bernoulli,
     Ensemble,
     Incomplete,
     TableDensity,
@@ -63,6 +64,33 @@ def test_the_better_candidate_is_trained_again_and_mixed(quick, capsys):
     held = np.sort(np.random.default_rng(0).permutation(400)[:40])
     valid = -to_numpy(model.log_prob(x[held], verbose=0)).mean()
     assert valid <= min(one["valid"] for one in model.choice) + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("trained", "expected"),
+    [
+        # Name, nats, seconds, whether the time ended it; ten seconds are left.
+        ([("a", 10.0, 1, False), ("b", 10.5, 1, True)], "b"),
+        ([("a", 10.0, 1, False), ("b", 15.0, 1, True)], "a"),
+        ([("a", 10.0, 1, False), ("b", 10.5, 50, True)], "a"),
+        ([("a", 10.0, 1, False), ("b", 10.5, 1, True), ("b", 10.5, 1, True)], "a"),
+        ([("a", 10.0, 1, False), ("b", 10.0, 1, False), ("a", 10.0, 1, False)], "b"),
+        ([("a", 10.0, 10, False)], None),
+    ],
+)
+def test_the_time_that_is_left_goes_where_it_helps(trained, expected, monkeypatch):
+    candidates = {name: small(name, 0.0) for name in "ab"}
+    rows = (bits(20), None)
+    search = fitting._Search(rows, rows, Bernoulli(), 10.0, 0)
+    monkeypatch.setattr(search, "passed", lambda: 0.0)
+    for place, (name, nats, seconds, cut) in enumerate(trained):
+        # Each is better on a row of its own, so that equals gain by being mixed.
+        scores = np.full(20, -nats)
+        scores[place] += 1.0
+        one = fitting._Trained(candidates[name], None, scores, seconds, cut)
+        search.trained.append(one)
+    found = search.next_one()
+    assert (found and found.name) == expected
 
 
 def test_little_time_still_gives_a_model(quick):
