@@ -22,6 +22,7 @@ from keras_made.recipes.candidates import (
     candidates,
     default_conditional,
 )
+from keras_made.recipes.starts import start_at_copula
 from keras_made.tables.table_density import TableDensity
 
 # Updates between two looks at the validation rows, and those without a better one
@@ -301,6 +302,12 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
     rows = np.concatenate([x] * passes)
     data = rows if context is None else (rows, np.concatenate([context] * passes))
     patience = max(3, PATIENT_STEPS // steps)
+    if candidate.real:
+        started = time.perf_counter()
+        start_at_copula(
+            model, model.fit, x, context, batch_size=batch, seconds=seconds / 4
+        )
+        seconds -= time.perf_counter() - started
     budget = Budget(epochs, seconds, most)
     model.fit(
         data,

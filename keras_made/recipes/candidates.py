@@ -41,6 +41,7 @@ class Candidate(NamedTuple):
     decay: float = 0.01
     steps: int = 6000
     batch_size: int = 100
+    real: bool = False
 
 
 def default_conditional(x):
@@ -113,7 +114,8 @@ def _one_order(x, conditional, context_size):
         return _start(network, conditional, x, context_size)
 
     why = f"{rows} rows train one order well: {units} units, dropout {dropout}"
-    return Candidate("one order", why, make, steps=8000 if many else 6000)
+    steps = 8000 if many else 6000
+    return Candidate("one order", why, make, steps=steps, real=not bits)
 
 
 def _many_orders(x, context_size):
@@ -163,6 +165,7 @@ def _any_order(x, conditional, context_size):
 
     why = "a deep NADE, whose orders train one function: for few variables"
     settings = {"rate": mixed.RATE, "decay": mixed.DECAY, "steps": 4000}
+    settings["real"] = not isinstance(conditional, Bernoulli)
     return Candidate("any order", why, make, batch_size=128, **settings)
 
 
@@ -174,4 +177,4 @@ def _flow(x, context_size):
         return flow
 
     why = "a flow of splines, for real numbers"
-    return Candidate("flow", why, make, rate=1e-3, decay=1e-3, steps=6000)
+    return Candidate("flow", why, make, decay=1e-3, real=True)

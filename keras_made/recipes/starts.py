@@ -1,9 +1,15 @@
-"""Where training starts: at what each entry is like by itself."""
+"""Where training starts: at what each entry is like by itself, and how they go together."""
+
+import time
 
 import numpy as np
 from keras import ops
 
 from keras_made.entries import Columns, Incomplete
+from keras_made.recipes.copula import GaussianCopula
+
+# Rows and columns up to which draws of a copula come first: so many steps, in pieces.
+MOST_ROWS, MOST_COLUMNS, STEPS, PIECES = 2000, 128, 2500, 10
 
 
 def start_at_marginals(network, conditional, x) -> None:
@@ -28,6 +34,42 @@ def start_at_marginals(network, conditional, x) -> None:
         own = one.marginal_params(x[:, entry])
         start[entry, : len(own)] = own
     bias.assign(start.reshape(bias.shape).astype("float32"))
+
+
+def start_at_copula(model, fit, x, context=None, *, batch_size, seconds=None) -> None:
+    """Train on draws of a Gaussian copula, before the few rows that it is made of.
+
+    Few rows are soon known by heart. Endless draws with the columns' own values and
+    rank correlations are not, and teach a network, for every order, which regressions
+    hold; what the rows hold beyond that is then learned from there, at half the rate.
+    Nothing is done where rows are many, or columns too many for their correlations.
+
+    Args:
+        model: compiled.
+        fit: its method that takes numbers, as `keras.Model.fit`.
+        x: rows `(n, D)`, NaN where missing.
+        context: `(n, C)` or None.
+        batch_size: rows of a step.
+        seconds: all that may pass. None: any number.
+    """
+    rows = x if context is None else np.concatenate([x, context], axis=1)
+    if len(rows) > MOST_ROWS or rows.shape[1] > MOST_COLUMNS:
+        return
+    started = time.perf_counter()
+    copula, rng = GaussianCopula(rows), np.random.RandomState(0)
+    for _ in range(PIECES):
+        drawn = copula.sample(STEPS // PIECES * batch_size, rng).astype(x.dtype)
+        parts = drawn[:, : x.shape[1]], drawn[:, x.shape[1] :]
+        fit(
+            parts[0] if context is None else parts,
+            batch_size=batch_size,
+            shuffle=False,
+            verbose=0,
+        )
+        if seconds is not None and time.perf_counter() - started > seconds:
+            break
+    rate = model.optimizer.learning_rate
+    rate.assign(0.5 * float(rate))
 
 
 def _by_entry(conditional, size):
