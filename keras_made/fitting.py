@@ -302,10 +302,16 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
     rows = np.concatenate([x] * passes)
     data = rows if context is None else (rows, np.concatenate([context] * passes))
     patience = max(3, PATIENT_STEPS // steps)
-    if candidate.real:
+    if candidate.continuous is not None:
         started = time.perf_counter()
         start_at_copula(
-            model, model.fit, x, context, batch_size=batch, seconds=seconds / 4
+            model,
+            model.fit,
+            x,
+            context,
+            continuous=candidate.continuous,
+            batch_size=batch,
+            seconds=seconds / 4,
         )
         seconds -= time.perf_counter() - started
     budget = Budget(epochs, seconds, most)

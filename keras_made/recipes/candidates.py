@@ -30,7 +30,8 @@ class Candidate(NamedTuple):
     """A model to be tried.
 
     `make(seed)` gives a built density or flow; `finish` the same with as many members
-    as are mixed in the end, or None where that is the same one.
+    as are mixed in the end, or None where that is the same one. `continuous`: the
+    entries that are real, where rows start at a copula; None: where they do not.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Candidate(NamedTuple):
     decay: float = 0.01
     steps: int = 6000
     batch_size: int = 100
-    real: bool = False
+    continuous: np.ndarray | bool | None = None
 
 
 def default_conditional(x):
@@ -115,7 +116,8 @@ def _one_order(x, conditional, context_size):
 
     why = f"{rows} rows train one order well: {units} units, dropout {dropout}"
     steps = 8000 if many else 6000
-    return Candidate("one order", why, make, steps=steps, real=not bits)
+    continuous = None if bits else conditional.continuous
+    return Candidate("one order", why, make, steps=steps, continuous=continuous)
 
 
 def _many_orders(x, context_size):
@@ -165,7 +167,8 @@ def _any_order(x, conditional, context_size):
 
     why = "a deep NADE, whose orders train one function: for few variables"
     settings = {"rate": mixed.RATE, "decay": mixed.DECAY, "steps": 4000}
-    settings["real"] = not isinstance(conditional, Bernoulli)
+    if not isinstance(conditional, Bernoulli):
+        settings["continuous"] = conditional.continuous
     return Candidate("any order", why, make, batch_size=128, **settings)
 
 
@@ -177,4 +180,4 @@ def _flow(x, context_size):
         return flow
 
     why = "a flow of splines, for real numbers"
-    return Candidate("flow", why, make, decay=1e-3, real=True)
+    return Candidate("flow", why, make, decay=1e-3, continuous=True)

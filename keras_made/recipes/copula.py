@@ -20,6 +20,8 @@ class GaussianCopula:
 
     Args:
         x: `(n, D)`, NaN where missing; a column of nothing else is drawn as NaN.
+        continuous: D booleans, the columns that may be drawn between their values; such
+            of which few differ are not.
         seed: of the order of equal values.
 
     Reference:
@@ -27,9 +29,13 @@ class GaussianCopula:
         Rubin 2002, "Statistical Analysis with Missing Data", section 11.2.
     """
 
-    def __init__(self, x, seed: int = 0):
+    def __init__(self, x, continuous, seed: int = 0):
         rng = np.random.RandomState(seed)
         self.values = [np.sort(column[~np.isnan(column)]) for column in x.T]
+        self.continuous = [
+            line and 2 * len(np.unique(own)) > len(own)
+            for line, own in zip(continuous, self.values, strict=True)
+        ]
         chosen = rng.permutation(len(x))[: MOST_NUMBERS // x.shape[1] ** 2]
         scores = np.stack([normal_scores(c, rng) for c in x[chosen].T], axis=1)
         self.correlation = correlation(scores, PRIOR_ROWS * x.shape[1])
@@ -38,7 +44,7 @@ class GaussianCopula:
         """Complete rows `(num_samples, D)` of values as the data have them."""
         noise = rng.standard_normal((num_samples, len(self.values)))
         scores = noise @ np.linalg.cholesky(self.correlation).T
-        columns = zip(self.values, scores.T, strict=True)
+        columns = zip(self.values, scores.T, self.continuous, strict=True)
         return np.stack([_quantiles(*column) for column in columns], axis=1)
 
 
@@ -56,12 +62,12 @@ def _normal_quantiles(count):
     return np.array([quantile((i + 0.5) / count) for i in range(count)])
 
 
-def _quantiles(values, scores):
-    """The values of a column at some normal scores; between them where it is a line."""
+def _quantiles(values, scores, continuous):
+    """The values of a column at some normal scores, or what is between them."""
     if not len(values):
         return np.full(len(scores), np.nan)
     ranks = np.interp(scores, _normal_quantiles(len(values)), np.arange(len(values)))
-    if 2 * len(np.unique(values)) > len(values):
+    if continuous:
         return np.interp(ranks, np.arange(len(values)), values)
     return values[np.round(ranks).astype(int)]
 

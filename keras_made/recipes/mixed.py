@@ -17,7 +17,7 @@ FEW_ROWS = 2000
 MOST_PASSES = 48
 # Gradient steps at most, and those without a better validation before it stops; the
 # latter are 10 epochs at least.
-STEPS, PATIENCE, PATIENT_EPOCHS = 10_000, 400, 10
+STEPS, PATIENCE, PATIENT_EPOCHS = 10_000, 1000, 10
 RATE, DECAY = 2e-3, 1e-3
 # A number is heard in pieces, between so many knots: as many standard deviations to
 # either side of a real one as the second number says.

@@ -1,5 +1,6 @@
-"""Where training starts: at what each entry is like by itself, and how they go together."""
+"""Where training starts: at what entries are like, alone and together."""
 
+import math
 import time
 
 import numpy as np
@@ -8,8 +9,9 @@ from keras import ops
 from keras_made.entries import Columns, Incomplete
 from keras_made.recipes.copula import GaussianCopula
 
-# Rows and columns up to which draws of a copula come first: so many steps, in pieces.
-MOST_ROWS, MOST_COLUMNS, STEPS, PIECES = 2000, 128, 2500, 10
+# Up to so many rows for each column, and so many columns, draws of a copula come first:
+# so many steps, in pieces.
+ROWS_OF_A_COLUMN, MOST_COLUMNS, STEPS, PIECES = 50, 128, 2500, 10
 
 
 def start_at_marginals(network, conditional, x) -> None:
@@ -36,7 +38,9 @@ def start_at_marginals(network, conditional, x) -> None:
     bias.assign(start.reshape(bias.shape).astype("float32"))
 
 
-def start_at_copula(model, fit, x, context=None, *, batch_size, seconds=None) -> None:
+def start_at_copula(
+    model, fit, x, context=None, *, continuous, batch_size, seconds=math.inf
+) -> None:
     """Train on draws of a Gaussian copula, before the few rows that it is made of.
 
     Few rows are soon known by heart. Endless draws with the columns' own values and
@@ -49,14 +53,19 @@ def start_at_copula(model, fit, x, context=None, *, batch_size, seconds=None) ->
         fit: its method that takes numbers, as `keras.Model.fit`.
         x: rows `(n, D)`, NaN where missing.
         context: `(n, C)` or None.
+        continuous: booleans, those of the D entries that are real.
         batch_size: rows of a step.
-        seconds: all that may pass. None: any number.
+        seconds: all that may pass.
     """
+    continuous = np.broadcast_to(continuous, x.shape[1])
+    if context is not None:
+        continuous = np.append(continuous, np.ones(context.shape[1], bool))
     rows = x if context is None else np.concatenate([x, context], axis=1)
-    if len(rows) > MOST_ROWS or rows.shape[1] > MOST_COLUMNS:
+    size = rows.shape[1]
+    if len(rows) > ROWS_OF_A_COLUMN * size or size > MOST_COLUMNS:
         return
     started = time.perf_counter()
-    copula, rng = GaussianCopula(rows), np.random.RandomState(0)
+    copula, rng = GaussianCopula(rows, continuous), np.random.RandomState(0)
     for _ in range(PIECES):
         drawn = copula.sample(STEPS // PIECES * batch_size, rng).astype(x.dtype)
         parts = drawn[:, : x.shape[1]], drawn[:, x.shape[1] :]
@@ -66,7 +75,7 @@ def start_at_copula(model, fit, x, context=None, *, batch_size, seconds=None) ->
             shuffle=False,
             verbose=0,
         )
-        if seconds is not None and time.perf_counter() - started > seconds:
+        if time.perf_counter() - started > seconds:
             break
     rate = model.optimizer.learning_rate
     rate.assign(0.5 * float(rate))

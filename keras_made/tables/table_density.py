@@ -140,7 +140,7 @@ class TableDensity(LikelihoodModel):
         `callbacks` are given. A model that has no optimizer yet is compiled with
         AdamW, learns the units of the real columns, starts at the shares of the
         others and, unless `epochs` are given, with the columns' rank correlations:
-        up to 2,000 rows are preceded by draws of a Gaussian copula
+        up to 50 rows for each column are preceded by draws of a Gaussian copula
         (`recipes.starts`).
 
         Args:
@@ -173,8 +173,14 @@ class TableDensity(LikelihoodModel):
             start_at_marginals(self.density.network, self.density.conditional, x)
             self.compile(recipe.default_optimizer())
             if epochs is None:
-                fit = super().fit
-                start_at_copula(self, fit, x, batch_size=batch_size, seconds=left / 4)
+                start_at_copula(
+                    self,
+                    super().fit,
+                    x,
+                    continuous=self.density.conditional.continuous,
+                    batch_size=batch_size,
+                    seconds=left / 4,
+                )
             left -= time.perf_counter() - started
         steps = -(-len(x) // batch_size)
         epochs = recipe.default_epochs(steps) if epochs is None else epochs

@@ -8,6 +8,8 @@ from laws import others_slow, to_numpy
 from people import people
 
 from keras_made import MADE, TableDensity, tables
+from keras_made.recipes import mixed as recipe
+from keras_made.tables import table_density
 
 pytestmark = pytest.mark.neutral
 
@@ -178,6 +180,24 @@ def test_fit_learns_from_holes_and_goes_on_after_loading(frames, tmp_path):
     np.testing.assert_allclose(
         model.predict(frame, verbose=0), model.log_prob(frame), rtol=1e-4
     )
+
+
+def test_few_rows_start_at_their_copula_unless_epochs_are_given(frames, monkeypatch):
+    asked = []
+
+    def start(model, fit, x, **options):
+        asked.append(len(x))
+
+    monkeypatch.setattr(table_density, "start_at_copula", start)
+    monkeypatch.setattr(recipe, "STEPS", 20)
+    _, frame = frames
+    for epochs, expected in ((2, []), (None, [54])):
+        model = small(frame)
+        model.fit(frame, epochs=epochs, verbose=0)
+        assert asked == expected
+    # What was trained before is not taught again.
+    model.fit(frame, verbose=0)
+    assert asked == [54]
 
 
 def test_frames_too_short_to_fit_are_refused(frames):
