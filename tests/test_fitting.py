@@ -144,7 +144,8 @@ def test_every_candidate_is_a_density_of_its_rows(kind):
         assert isinstance(model, AutoregressiveDensity | flows.Flow)
 
 
-def test_a_frame_is_a_table():
+def test_a_frame_is_a_table(monkeypatch):
+    monkeypatch.setattr("keras_made.recipes.starts.STEPS", 10)
     _, frame = people(60, 0)
     model = fit_density(frame, minutes=0.001, verbose=0)
     assert isinstance(model, TableDensity)
@@ -206,3 +207,10 @@ def test_more_time_is_taken_where_all_epochs_ask_for_it(most, epochs, monkeypatc
 def test_wrong_turns(arguments, message):
     with pytest.raises(ValueError, match=message):
         fit_density(**arguments)
+
+
+def test_no_time_left_is_one_epoch():
+    model = small("idle", 0.01).make(0)
+    model.compile("adam")
+    history = model.fit(bits(), epochs=9, verbose=0, callbacks=[Budget(9, -1.0)])
+    assert len(history.history["nll"]) == 1

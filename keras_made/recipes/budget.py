@@ -16,7 +16,7 @@ class Budget(keras.callbacks.Callback):
 
     Args:
         epochs: all that are planned.
-        seconds: all that may pass. None: any number.
+        seconds: all that may pass, one epoch at least. None: any number.
         most: what may pass, should the second epoch tell that all epochs ask for more
             than `seconds`. None: `seconds`.
     """
@@ -25,7 +25,8 @@ class Budget(keras.callbacks.Callback):
         self, epochs: int, seconds: float | None = None, most: float | None = None
     ):
         super().__init__()
-        self.epochs, self.seconds, self.most = epochs, seconds, most
+        self.epochs, self.most = epochs, most
+        self.seconds = None if seconds is None else max(seconds, 1e-3)
         self.share = 0.0
 
     def on_train_begin(self, logs=None):

@@ -189,15 +189,16 @@ def test_few_rows_start_at_their_copula_unless_epochs_are_given(frames, monkeypa
         asked.append(len(x))
 
     monkeypatch.setattr(table_density, "start_at_copula", start)
-    monkeypatch.setattr(recipe, "STEPS", 20)
-    _, frame = frames
-    for epochs, expected in ((2, []), (None, [54])):
+    monkeypatch.setattr(recipe, "STEPS", 1)
+    monkeypatch.setattr(recipe, "PATIENT_EPOCHS", 1)
+    frame = frames[1].iloc[:30]
+    for epochs, expected in ((1, []), (None, [27])):
         model = small(frame)
         model.fit(frame, epochs=epochs, verbose=0)
         assert asked == expected
     # What was trained before is not taught again.
     model.fit(frame, verbose=0)
-    assert asked == [54]
+    assert asked == [27]
 
 
 def test_frames_too_short_to_fit_are_refused(frames):
