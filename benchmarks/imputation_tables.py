@@ -44,19 +44,7 @@ def add_runs(path, runs):
     beside.replace(path)
 
 
-def ours(holes, kinds, seed):
-    """Draws of our density, and the point in their middle."""
-    from imputation_recipe import complete, fit_table, point
-
-    density, _ = fit_table(holes, kinds, seed)
-    drawn = complete(density, holes, COPIES, seed)
-    return {
-        "ours": drawn[:COMPLETIONS],
-        "ours, point": point(drawn, kinds)[None],
-    }
-
-
-def as_people_do(holes, kinds, seed):
+def table_density(holes, kinds, seed):
     """The package as it comes: a frame, `TableDensity`, `fit`, `impute`."""
     import keras
 
@@ -92,8 +80,7 @@ def rows_of(frame):
     return frame.astype(dict.fromkeys(frame.columns, "float64")).to_numpy()
 
 
-COPIES = 30
-ALL_METHODS = {"TableDensity": as_people_do, "ours": ours, **METHODS}
+ALL_METHODS = {"TableDensity": table_density, **METHODS}
 
 
 def run_method(folder, table, seed, method):

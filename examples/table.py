@@ -97,7 +97,7 @@ def main():
 
     model = km.TableDensity(frame)
     print(model.schema)
-    model.fit(frame, epochs=3 if args.quick else 150)
+    model.fit(frame, epochs=3 if args.quick else 80)
 
     complete = model.impute(frame, seed=0)
     holes = frame["income"].isna()

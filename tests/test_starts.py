@@ -161,7 +161,7 @@ def test_a_column_never_seen_is_drawn_as_missing():
 
 
 def test_a_network_knows_the_regressions_before_it_sees_a_row(monkeypatch):
-    monkeypatch.setattr(starts, "STEPS", 200)
+    monkeypatch.setattr(starts, "STEPS", 400)
     _, x = chain(150)
     model = AutoregressiveDensity(MADE([], 2, seed=0), Normal())
     model.build((None, 3))

@@ -166,6 +166,7 @@ def write_results(root: Path, folder: Path) -> None:
         "pixelcnn_samples": rows_table(read("pixelcnn_samples")["samples"]),
         "incomplete": rows_table(read("incomplete")["rows"]),
         "imputation": imputation(read("imputation_tables")["rows"]),
+        "range_queries": rows_table(read("range_queries")["rows"]),
         "flow_sizes": flow_sizes(read("flow_sizes")["rows"]),
         "made_starts": made_starts(read("made_starts")["rows"]),
     }
@@ -205,6 +206,7 @@ def rows_table(rows):
 
 
 def mean(values):
+    values = list(values)
     return sum(values) / len(values)
 
 
@@ -318,26 +320,19 @@ def posterior(rows):
 
 
 def imputation(rows):
-    """What the package does by itself, then the benchmark's own recipe as well."""
-    rows = [row for row in rows if row["seed"] == 0]
-    others = [row for row in rows if not row["method"].startswith("ours")]
-    return f"{imputation_means(others)}\n\n{imputation_means(rows)}"
-
-
-def imputation_means(rows):
-    """Means over the tables that every method has."""
-    tables = defaultdict(set)
-    for row in rows:
-        tables[row["method"]].add(row["table"])
-    common = set.intersection(*tables.values())
+    """Means of each method over the tables, and each table's AvgMAE."""
+    names = ("avg_mae", "min_mae", "w_train")
+    found = {name: grouped(rows, "method", "table", name) for name in names}
     lines = []
-    for method in tables:
-        own = [r for r in rows if r["method"] == method and r["table"] in common]
-        names = ("avg_mae", "min_mae", "w_train")
-        lines.append([method, *(f"{mean([r[n] for r in own]):.3f}" for n in names)])
+    for method, tables in found["avg_mae"].items():
+        means = [mean(found[name][method].values()) for name in names]
+        seeds = len({row["seed"] for row in rows if row["method"] == method})
+        cells = [method, *(f"{value:.3f}" for value in means)]
+        lines.append([*cells, seeds, len(tables)])
     lines.sort(key=lambda cells: cells[1])
-    text = markdown(["", "AvgMAE", "MinMAE", "W_train"], lines)
-    return f"{text}\n\nMeans over: {', '.join(sorted(common))}."
+    header = ["", "AvgMAE", "MinMAE", "W_train", "seeds", "tables"]
+    by_table = crossed(rows, "table", "method", "avg_mae", "{:.3f}")
+    return f"{markdown(header, lines)}\n\nAvgMAE of each table:\n\n{by_table}"
 
 
 def flow_sizes(rows):
