@@ -5,9 +5,10 @@ by expectation and maximisation over what is missing, and draws go back through 
 columns' own values. No row of a network's needs to be spent on learning that.
 """
 
-from statistics import NormalDist
-
 import numpy as np
+from keras import ops
+
+from keras_made.entries.arithmetic import normal_quantile
 
 # Of the rows that correlations are learned from, times the squared columns; and rounds.
 MOST_NUMBERS, ROUNDS = 4_000_000, 15
@@ -58,8 +59,8 @@ def normal_scores(column, rng):
 
 
 def _normal_quantiles(count):
-    quantile = NormalDist().inv_cdf
-    return np.array([quantile((i + 0.5) / count) for i in range(count)])
+    middles = ((np.arange(count) + 0.5) / count).astype("float32")
+    return ops.convert_to_numpy(normal_quantile(middles)).astype("float64")
 
 
 def _quantiles(values, scores, continuous):

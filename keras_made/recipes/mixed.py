@@ -62,6 +62,26 @@ def real_entry(num_components, min_scale=1e-3):
     return PiecewiseLinear(MixtureOfNormals(num_components, min_scale), knots)
 
 
+def split(x, share, seed):
+    """Rows to train on, and a share of them to stop by: None where the share is 0."""
+    if not 0 <= share < 1:
+        raise ValueError(
+            "`validation_split` must be a share of the rows, at least 0 and less "
+            f"than 1. Received: {share!r}."
+        )
+    held = round(share * len(x))
+    if len(x) - held < 2:
+        raise ValueError(
+            "`fit` needs two rows at least, beside those of the validation. "
+            f"Received: a frame of {len(x)} row{'s' * (len(x) != 1)}, of which "
+            f"{held} would be held out."
+        )
+    if not held:
+        return x, None
+    order = np.random.default_rng(seed).permutation(len(x))
+    return x[np.sort(order[held:])], x[np.sort(order[:held])]
+
+
 def default_batch_size(num_rows: int) -> int:
     """Some twenty steps an epoch, of 32 to 512 rows."""
     return int(np.clip(2 ** np.round(np.log2(max(1, num_rows / 20))), 32, 512))

@@ -163,7 +163,10 @@ class TableDensity(LikelihoodModel):
             ValueError: by name, for columns and values that do not fit the schema.
         """
         x = self.encode(frame)
-        x, valid = self._split(x, validation_split, validation_data, seed)
+        if validation_data is None:
+            x, valid = recipe.split(x, validation_split, seed)
+        else:
+            valid = self.encode(validation_data)
         batch_size = batch_size or recipe.default_batch_size(len(x))
         left = math.inf if minutes is None else 60.0 * minutes
         if not self.compiled:
@@ -199,26 +202,6 @@ class TableDensity(LikelihoodModel):
             validation_data=valid,
             **kwargs,
         )
-
-    def _split(self, x, share, validation_data, seed):
-        if validation_data is not None:
-            return x, self.encode(validation_data)
-        if not 0 <= share < 1:
-            raise ValueError(
-                "`validation_split` must be a share of the rows, at least 0 and less "
-                f"than 1. Received: {share!r}."
-            )
-        held = round(share * len(x))
-        if len(x) - held < 2:
-            raise ValueError(
-                "`fit` needs two rows at least, beside those of the validation. "
-                f"Received: a frame of {len(x)} row{'s' * (len(x) != 1)}, of which "
-                f"{held} would be held out."
-            )
-        if not held:
-            return x, None
-        order = np.random.default_rng(seed).permutation(len(x))
-        return x[np.sort(order[held:])], x[np.sort(order[:held])]
 
     def evaluate(self, x=None, *args, **kwargs):
         """Mean negative log-likelihood in nats of the observed parts of a frame's rows.
