@@ -313,7 +313,8 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
             batch_size=batch,
             seconds=seconds / 4,
         )
-        seconds -= time.perf_counter() - started
+        spent = time.perf_counter() - started
+        seconds, most = seconds - spent, most and most - spent
     budget = Budget(epochs, seconds, most)
     model.fit(
         data,

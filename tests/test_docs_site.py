@@ -155,7 +155,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, least in (("STEPS", 1), ("PATIENT_EPOCHS", 1)):
         monkeypatch.setattr(f"keras_made.recipes.mixed.{name}", least)
-    monkeypatch.setattr("keras_made.recipes.starts.STEPS", 10)
+    monkeypatch.setattr("keras_made.recipes.starts.STEPS", 25)
     monkeypatch.setattr("keras_made.tables.table_density.POINT_DRAWS", 5)
     namespace = {"__name__": "page"}
     for block in blocks(page):

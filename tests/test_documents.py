@@ -60,7 +60,7 @@ def test_the_snippets_of_the_readme_run(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("keras_made.recipes.mixed.STEPS", 1)
     monkeypatch.setattr("keras_made.recipes.mixed.PATIENT_EPOCHS", 2)
-    monkeypatch.setattr("keras_made.recipes.starts.STEPS", 10)
+    monkeypatch.setattr("keras_made.recipes.starts.STEPS", 25)
     monkeypatch.setattr("keras_made.tables.table_density.POINT_DRAWS", 5)
     rng = np.random.RandomState(0)
     namespace = {"keras_made": keras_made, "theta": rng.uniform(-1, 1, (20, 2))}

@@ -12,11 +12,11 @@ class Budget(keras.callbacks.Callback):
         rate <- rate * cosine(share now) / cosine(share one epoch ago)
 
     so that other callbacks may lower it too. Training ends when the time is out, a
-    compilation included.
+    compilation included, if need be within an epoch.
 
     Args:
         epochs: all that are planned.
-        seconds: all that may pass, one epoch at least. None: any number.
+        seconds: all that may pass. None: any number.
         most: what may pass, should the second epoch tell that all epochs ask for more
             than `seconds`. None: `seconds`.
     """
@@ -26,7 +26,7 @@ class Budget(keras.callbacks.Callback):
     ):
         super().__init__()
         self.epochs, self.most = epochs, most
-        self.seconds = None if seconds is None else max(seconds, 1e-3)
+        self.seconds = None if seconds is None else max(seconds, 1e-9)
         self.share = 0.0
 
     def on_train_begin(self, logs=None):
@@ -40,8 +40,15 @@ class Budget(keras.callbacks.Callback):
         rate.assign(float(rate) * _cosine(share) / _cosine(self.share))
         self.share = share
 
+    def on_train_batch_end(self, batch, logs=None):
+        # The first two epochs tell whether there may be more time.
+        if self.is_over and (self.most is None or len(self.ends) > 2):
+            self.model.stop_training = True
+        elif self.most is not None and self._since_start() > self.most:
+            self.model.stop_training = True
+
     def on_epoch_end(self, epoch, logs=None):
-        self.ends.append(time.perf_counter() - self.started)
+        self.ends.append(self._since_start())
         if len(self.ends) == 3 and self.seconds is not None and self.most is not None:
             # The first epoch compiles; the second is like the others.
             rest = (self.epochs - 2) * (self.ends[2] - self.ends[1])
@@ -59,8 +66,11 @@ class Budget(keras.callbacks.Callback):
         """The share of the epochs or of the time that is gone, whichever is larger."""
         share = epoch / self.epochs
         if self.seconds is not None:
-            share = max(share, (time.perf_counter() - self.started) / self.seconds)
+            share = max(share, self._since_start() / self.seconds)
         return share
+
+    def _since_start(self):
+        return time.perf_counter() - self.started
 
 
 def _cosine(share):
@@ -75,6 +85,13 @@ class EpochBar(keras.callbacks.Callback):
             self.params["epochs"], unit_name="epoch", stateful_metrics=["val_nll"]
         )
         self.done = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        # The first two epochs tell whether there may be more time.
+        if self.is_over and (self.most is None or len(self.ends) > 2):
+            self.model.stop_training = True
+        elif self.most is not None and self._since_start() > self.most:
+            self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
         self.done += 1

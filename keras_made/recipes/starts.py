@@ -11,7 +11,7 @@ from keras_made.recipes.copula import GaussianCopula
 
 # Up to so many rows for each column, and so many columns, draws of a copula come first:
 # so many steps, in pieces.
-ROWS_OF_A_COLUMN, MOST_COLUMNS, STEPS, PIECES = 50, 128, 2500, 10
+ROWS_OF_A_COLUMN, MOST_COLUMNS, STEPS, PIECES = 50, 128, 2500, 25
 
 
 def start_at_marginals(network, conditional, x) -> None:
