@@ -42,9 +42,8 @@ class Budget(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         # The first two epochs tell whether there may be more time.
-        if self.is_over and (self.most is None or len(self.ends) > 2):
-            self.model.stop_training = True
-        elif self.most is not None and self._since_start() > self.most:
+        known = self.most is None or len(self.ends) > 2
+        if self.is_over and (known or self._since_start() > self.most):
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
@@ -85,13 +84,6 @@ class EpochBar(keras.callbacks.Callback):
             self.params["epochs"], unit_name="epoch", stateful_metrics=["val_nll"]
         )
         self.done = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        # The first two epochs tell whether there may be more time.
-        if self.is_over and (self.most is None or len(self.ends) > 2):
-            self.model.stop_training = True
-        elif self.most is not None and self._since_start() > self.most:
-            self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
         self.done += 1
