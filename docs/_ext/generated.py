@@ -320,17 +320,17 @@ def posterior(rows):
 
 
 def imputation(rows):
-    """Means of each method over the tables, and each table's AvgMAE."""
+    """Means of each method over the tables that all have, and each table's AvgMAE."""
     names = ("avg_mae", "min_mae", "w_train")
     found = {name: grouped(rows, "method", "table", name) for name in names}
+    common = set.intersection(*(set(tables) for tables in found["avg_mae"].values()))
     lines = []
-    for method, tables in found["avg_mae"].items():
-        means = [mean(found[name][method].values()) for name in names]
-        seeds = len({row["seed"] for row in rows if row["method"] == method})
-        cells = [method, *(f"{value:.3f}" for value in means)]
-        lines.append([*cells, seeds, len(tables)])
+    for method in found["avg_mae"]:
+        means = [mean(found[name][method][table] for table in common) for name in names]
+        runs = sum(r["method"] == method and r["table"] in common for r in rows)
+        lines.append([method, *(f"{value:.3f}" for value in means), runs])
     lines.sort(key=lambda cells: cells[1])
-    header = ["", "AvgMAE", "MinMAE", "W_train", "seeds", "tables"]
+    header = [f"means of {len(common)} tables", "AvgMAE", "MinMAE", "W_train", "runs"]
     by_table = crossed(rows, "table", "method", "avg_mae", "{:.3f}")
     return f"{markdown(header, lines)}\n\nAvgMAE of each table:\n\n{by_table}"
 
