@@ -16,6 +16,7 @@ from keras import ops
 from keras_made.checks import check_finite, to_array
 from keras_made.densities.ensemble import Ensemble
 from keras_made.entries import get
+from keras_made.recipes import mixed
 from keras_made.recipes.budget import Budget
 from keras_made.recipes.candidates import (
     Candidate,
@@ -47,9 +48,10 @@ def fit_density(
 
     What is tried depends on the rows: a network in one order, many orders, few
     weights for few rows of bits; a deep NADE and a flow for real numbers; a deep NADE
-    for rows with holes; `TableDensity` for a DataFrame. Each is trained until its
-    validation no longer gains. In the time that is left those that were cut short are
-    trained for longer, then more of the best, from other seeds and in other orders, and
+    for rows with holes; `TableDensity` for a DataFrame. Few rows that are not bits
+    alone are preceded by draws of their Gaussian copula (`recipes.starts`). Each is
+    trained until its validation no longer gains. In the time that is left those that
+    were cut short are trained for longer, then more of the best, from other seeds and in other orders, and
     all that make the mixture better on the validation rows are mixed.
 
     Args:
@@ -152,10 +154,9 @@ def _split(x, context, validation_data):
         valid = _check_rows("validation_data", pair[0])
         return (x, context), (valid, _check_context(pair[1], valid))
     held = min(MOST_VALID_ROWS, max(5, round(VALID_SHARE * len(x))))
-    order = np.random.default_rng(0).permutation(len(x))
-    parts = [np.sort(order[held:]), np.sort(order[:held])]
     train, valid = [
-        (x[part], None if context is None else context[part]) for part in parts
+        (x[part], None if context is None else context[part])
+        for part in mixed.hold_out(len(x), held, 0)
     ]
     return train, valid
 
@@ -303,8 +304,7 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
     data = rows if context is None else (rows, np.concatenate([context] * passes))
     patience = max(3, PATIENT_STEPS // steps)
     if candidate.continuous is not None:
-        started = time.perf_counter()
-        start_at_copula(
+        spent = start_at_copula(
             model,
             model.fit,
             x,
@@ -313,8 +313,8 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
             batch_size=batch,
             seconds=seconds / 4,
         )
-        spent = time.perf_counter() - started
-        seconds, most = seconds - spent, most and most - spent
+        seconds -= spent
+        most = None if most is None else most - spent
     budget = Budget(epochs, seconds, most)
     model.fit(
         data,

@@ -108,22 +108,20 @@ def chain(num_rows, seed=0):
 def test_correlations_are_found_under_curves_and_holes():
     _, x = chain(4000)
     x[:, 1] = np.exp(2 * x[:, 1])
-    found = GaussianCopula(x, [True] * x.shape[1]).correlation
+    found = GaussianCopula(x, True).correlation
     truth = [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
     np.testing.assert_allclose(found, truth, atol=0.05)
 
 
 def test_few_rows_are_not_believed_whole():
     x = np.repeat(np.arange(6.0)[:, None], 4, axis=1)
-    found = GaussianCopula(x, [True] * x.shape[1]).correlation
+    found = GaussianCopula(x, True).correlation
     assert (found[np.triu_indices(4, 1)] < 0.95).all()
 
 
 def test_draws_are_of_the_values_that_columns_take():
     x = rows(holes=True).astype("float64")
-    drawn = GaussianCopula(x, [True] * x.shape[1]).sample(
-        20_000, np.random.RandomState(1)
-    )
+    drawn = GaussianCopula(x, True).sample(20_000, np.random.RandomState(1))
     assert drawn.shape == (20_000, 4)
     for entry in range(3):
         seen = x[~np.isnan(x[:, entry]), entry]
@@ -139,9 +137,7 @@ def test_draws_are_of_the_values_that_columns_take():
 
 def test_draws_go_together_as_the_rows_do():
     _, x = chain(2000)
-    drawn = GaussianCopula(x, [True] * x.shape[1]).sample(
-        20_000, np.random.RandomState(1)
-    )
+    drawn = GaussianCopula(x, True).sample(20_000, np.random.RandomState(1))
     truth = [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
     np.testing.assert_allclose(np.corrcoef(drawn.T), truth, atol=0.06)
 
@@ -156,7 +152,7 @@ def test_only_real_entries_are_drawn_between_their_values():
 
 def test_a_column_never_seen_is_drawn_as_missing():
     x = np.stack([np.arange(9.0), np.full(9, np.nan)], axis=1)
-    drawn = GaussianCopula(x, [True] * x.shape[1]).sample(5, np.random.RandomState(0))
+    drawn = GaussianCopula(x, True).sample(5, np.random.RandomState(0))
     assert np.isnan(drawn[:, 1]).all() and not np.isnan(drawn[:, 0]).any()
 
 

@@ -206,7 +206,6 @@ def rows_table(rows):
 
 
 def mean(values):
-    values = list(values)
     return sum(values) / len(values)
 
 
@@ -323,10 +322,11 @@ def imputation(rows):
     """Means of each method over the tables that all have, and each table's AvgMAE."""
     names = ("avg_mae", "min_mae", "w_train")
     found = {name: grouped(rows, "method", "table", name) for name in names}
-    common = set.intersection(*(set(tables) for tables in found["avg_mae"].values()))
+    tables = [set(own) for own in found["avg_mae"].values()]
+    common = sorted(set.intersection(*tables))
     lines = []
     for method in found["avg_mae"]:
-        means = [mean(found[name][method][table] for table in common) for name in names]
+        means = [mean([found[n][method][table] for table in common]) for n in names]
         runs = sum(r["method"] == method and r["table"] in common for r in rows)
         lines.append([method, *(f"{value:.3f}" for value in means), runs])
     lines.sort(key=lambda cells: cells[1])

@@ -1,5 +1,6 @@
 """Training within a budget: how the rate falls, when it ends, what is shown of it."""
 
+import math
 import time
 
 import keras
@@ -16,17 +17,17 @@ class Budget(keras.callbacks.Callback):
 
     Args:
         epochs: all that are planned.
-        seconds: all that may pass. None: any number.
+        seconds: all that may pass.
         most: what may pass, should the second epoch tell that all epochs ask for more
             than `seconds`. None: `seconds`.
     """
 
     def __init__(
-        self, epochs: int, seconds: float | None = None, most: float | None = None
+        self, epochs: int, seconds: float = math.inf, most: float | None = None
     ):
         super().__init__()
         self.epochs, self.most = epochs, most
-        self.seconds = None if seconds is None else max(seconds, 1e-9)
+        self.seconds = max(seconds, 1e-9)
         self.share = 0.0
 
     def on_train_begin(self, logs=None):
@@ -48,7 +49,7 @@ class Budget(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.ends.append(self._since_start())
-        if len(self.ends) == 3 and self.seconds is not None and self.most is not None:
+        if len(self.ends) == 3 and self.most is not None:
             # The first epoch compiles; the second is like the others.
             rest = (self.epochs - 2) * (self.ends[2] - self.ends[1])
             needed = min(self.most, 1.05 * (self.ends[2] + rest))
@@ -59,14 +60,11 @@ class Budget(keras.callbacks.Callback):
     @property
     def is_over(self) -> bool:
         """Whether the time is out."""
-        return self.seconds is not None and self._passed(0) >= 1
+        return self._since_start() >= self.seconds
 
     def _passed(self, epoch):
         """The share of the epochs or of the time that is gone, whichever is larger."""
-        share = epoch / self.epochs
-        if self.seconds is not None:
-            share = max(share, self._since_start() / self.seconds)
-        return share
+        return max(epoch / self.epochs, self._since_start() / self.seconds)
 
     def _since_start(self):
         return time.perf_counter() - self.started

@@ -21,8 +21,8 @@ class GaussianCopula:
 
     Args:
         x: `(n, D)`, NaN where missing; a column of nothing else is drawn as NaN.
-        continuous: D booleans, the columns that may be drawn between their values; such
-            of which few differ are not.
+        continuous: one boolean or D, the columns that may be drawn between their
+            values; such of which few differ are not.
         seed: of the order of equal values.
 
     Reference:
@@ -35,8 +35,12 @@ class GaussianCopula:
         self.values = [np.sort(column[~np.isnan(column)]) for column in x.T]
         self.continuous = [
             line and 2 * len(np.unique(own)) > len(own)
-            for line, own in zip(continuous, self.values, strict=True)
+            for line, own in zip(
+                np.broadcast_to(continuous, x.shape[1]), self.values, strict=True
+            )
         ]
+        # Where each of the values lies, one after the other.
+        self.scores = [_normal_quantiles(len(own)) for own in self.values]
         chosen = rng.permutation(len(x))[: MOST_NUMBERS // x.shape[1] ** 2]
         scores = np.stack([normal_scores(c, rng) for c in x[chosen].T], axis=1)
         self.correlation = correlation(scores, PRIOR_ROWS * x.shape[1])
@@ -45,8 +49,9 @@ class GaussianCopula:
         """Complete rows `(num_samples, D)` of values as the data have them."""
         noise = rng.standard_normal((num_samples, len(self.values)))
         scores = noise @ np.linalg.cholesky(self.correlation).T
-        columns = zip(self.values, scores.T, self.continuous, strict=True)
-        return np.stack([_quantiles(*column) for column in columns], axis=1)
+        own = self.values, self.scores, self.continuous
+        columns = zip(scores.T, *own, strict=True)
+        return np.stack([_values_at(*column) for column in columns], axis=1)
 
 
 def normal_scores(column, rng):
@@ -63,11 +68,11 @@ def _normal_quantiles(count):
     return ops.convert_to_numpy(normal_quantile(middles)).astype("float64")
 
 
-def _quantiles(values, scores, continuous):
+def _values_at(scores, values, places, continuous):
     """The values of a column at some normal scores, or what is between them."""
     if not len(values):
         return np.full(len(scores), np.nan)
-    ranks = np.interp(scores, _normal_quantiles(len(values)), np.arange(len(values)))
+    ranks = np.interp(scores, places, np.arange(len(values)))
     if continuous:
         return np.interp(ranks, np.arange(len(values)), values)
     return values[np.round(ranks).astype(int)]

@@ -1,5 +1,7 @@
 """What a table's density is made of when nobody says: chosen by rows and columns."""
 
+import math
+
 import keras
 import numpy as np
 
@@ -78,8 +80,14 @@ def split(x, share, seed):
         )
     if not held:
         return x, None
-    order = np.random.default_rng(seed).permutation(len(x))
-    return x[np.sort(order[held:])], x[np.sort(order[:held])]
+    train, valid = hold_out(len(x), held, seed)
+    return x[train], x[valid]
+
+
+def hold_out(num_rows, held, seed):
+    """Places of rows to train on, and of so many that are held out, each in order."""
+    order = np.random.default_rng(seed).permutation(num_rows)
+    return np.sort(order[held:]), np.sort(order[:held])
 
 
 def default_batch_size(num_rows: int) -> int:
@@ -95,7 +103,7 @@ def default_epochs(steps_per_epoch: int) -> int:
     return max(PATIENT_EPOCHS, STEPS // steps_per_epoch)
 
 
-def default_callbacks(steps_per_epoch, epochs, validated, seconds=None) -> list:
+def default_callbacks(steps_per_epoch, epochs, validated, seconds=math.inf) -> list:
     """A lower rate when validation no longer falls, then stop at the best weights.
 
     The rate falls to zero by a cosine in all epochs, or seconds, should there be few.

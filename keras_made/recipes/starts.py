@@ -27,9 +27,7 @@ def start_at_marginals(network, conditional, x) -> None:
     """
     bias = getattr(network, "output_bias", None)
     start = np.zeros((x.shape[1], network.params_per_entry))
-    if bias is None or int(np.prod(bias.shape)) != start.size:
-        return
-    if ops.convert_to_numpy(bias).any():
+    if bias is None or int(np.prod(bias.shape)) != start.size or was_trained(network):
         return
     conditionals = _by_entry(conditional, x.shape[1])
     for entry, one in enumerate(conditionals):
@@ -38,9 +36,15 @@ def start_at_marginals(network, conditional, x) -> None:
     bias.assign(start.reshape(bias.shape).astype("float32"))
 
 
+def was_trained(network) -> bool:
+    """Whether a network's output biases are no longer those that it was made with."""
+    bias = getattr(network, "output_bias", None)
+    return bias is not None and bool(ops.convert_to_numpy(bias).any())
+
+
 def start_at_copula(
     model, fit, x, context=None, *, continuous, batch_size, seconds=math.inf
-) -> None:
+) -> float:
     """Train on draws of a Gaussian copula, before the few rows that it is made of.
 
     Few rows are soon known by heart. Endless draws with the columns' own values and
@@ -53,18 +57,22 @@ def start_at_copula(
         fit: its method that takes numbers, as `keras.Model.fit`.
         x: rows `(n, D)`, NaN where missing.
         context: `(n, C)` or None.
-        continuous: booleans, those of the D entries that are real.
+        continuous: a boolean or D, those of the entries that are real.
         batch_size: rows of a step.
         seconds: all that may pass.
+
+    Returns:
+        The seconds that it took.
     """
-    continuous = np.broadcast_to(continuous, x.shape[1])
+    started = time.perf_counter()
+    rows = x
     if context is not None:
-        continuous = np.append(continuous, np.ones(context.shape[1], bool))
-    rows = x if context is None else np.concatenate([x, context], axis=1)
+        rows = np.concatenate([x, context], axis=1)
+        entries = np.broadcast_to(continuous, x.shape[1])
+        continuous = np.append(entries, np.ones(context.shape[1], bool))
     size = rows.shape[1]
     if len(rows) > ROWS_OF_A_COLUMN * size or size > MOST_COLUMNS:
-        return
-    started = time.perf_counter()
+        return 0.0
     copula, rng = GaussianCopula(rows, continuous), np.random.RandomState(0)
     for _ in range(PIECES):
         drawn = copula.sample(STEPS // PIECES * batch_size, rng).astype(x.dtype)
@@ -79,6 +87,7 @@ def start_at_copula(
             break
     rate = model.optimizer.learning_rate
     rate.assign(0.5 * float(rate))
+    return time.perf_counter() - started
 
 
 def _by_entry(conditional, size):

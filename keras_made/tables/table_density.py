@@ -1,7 +1,6 @@
 """Densities of tables: DataFrames in, DataFrames out."""
 
 import math
-import time
 
 import keras
 import numpy as np
@@ -14,7 +13,11 @@ from keras_made.entries import Columns, Incomplete
 from keras_made.generation import noise_generator
 from keras_made.recipes import mixed as recipe
 from keras_made.recipes.budget import EpochBar
-from keras_made.recipes.starts import start_at_copula, start_at_marginals
+from keras_made.recipes.starts import (
+    start_at_copula,
+    start_at_marginals,
+    was_trained,
+)
 from keras_made.tables import serving
 from keras_made.tables.estimate import Estimate
 from keras_made.tables.schema import Schema, as_frame
@@ -138,10 +141,10 @@ class TableDensity(LikelihoodModel):
 
         Stops when a validation share no longer gains, with the best weights, unless
         `callbacks` are given. A model that has no optimizer yet is compiled with
-        AdamW, learns the units of the real columns, starts at the shares of the
-        others and, unless `epochs` are given, with the columns' rank correlations:
-        up to 50 rows for each column are preceded by draws of a Gaussian copula
-        (`recipes.starts`).
+        AdamW and learns the units of the real columns; a network that was never
+        trained starts at the shares of the others and, unless `epochs` are given, with
+        the columns' rank correlations: up to 50 rows for each column are preceded by
+        draws of a Gaussian copula (`recipes.starts`).
 
         Args:
             frame: a DataFrame with the columns of the schema, missing values and all.
@@ -170,13 +173,13 @@ class TableDensity(LikelihoodModel):
         batch_size = batch_size or recipe.default_batch_size(len(x))
         left = math.inf if minutes is None else 60.0 * minutes
         if not self.compiled:
-            started = time.perf_counter()
             if self.units.real.any():
                 self.density.adapt(x)
+            is_new = not was_trained(self.density.network)
             start_at_marginals(self.density.network, self.density.conditional, x)
             self.compile(recipe.default_optimizer())
-            if epochs is None:
-                start_at_copula(
+            if epochs is None and is_new:
+                left -= start_at_copula(
                     self,
                     super().fit,
                     x,
@@ -184,13 +187,11 @@ class TableDensity(LikelihoodModel):
                     batch_size=batch_size,
                     seconds=left / 4,
                 )
-            left -= time.perf_counter() - started
         steps = -(-len(x) // batch_size)
         epochs = recipe.default_epochs(steps) if epochs is None else epochs
         if callbacks is None:
-            seconds = None if minutes is None else left
             validated = valid is not None
-            callbacks = recipe.default_callbacks(steps, epochs, validated, seconds)
+            callbacks = recipe.default_callbacks(steps, epochs, validated, left)
             if verbose not in (0, "0", False):
                 callbacks.append(EpochBar())
         return super().fit(

@@ -187,17 +187,20 @@ def test_few_rows_start_at_their_copula_unless_epochs_are_given(frames, monkeypa
 
     def start(model, fit, x, **options):
         asked.append(len(x))
+        return 0.0
 
     monkeypatch.setattr(table_density, "start_at_copula", start)
     monkeypatch.setattr(recipe, "STEPS", 1)
     monkeypatch.setattr(recipe, "PATIENT_EPOCHS", 1)
     frame = frames[1].iloc[:30]
+    schema = tables.Schema.from_frame(frame)
     for epochs, expected in ((1, []), (None, [27])):
-        model = small(frame)
+        model = TableDensity(schema, small_network(schema))
         model.fit(frame, epochs=epochs, verbose=0)
         assert asked == expected
-    # What was trained before is not taught again.
+    # What was trained before is not taught again, nor by another model.
     model.fit(frame, verbose=0)
+    TableDensity(schema, model.density.network).fit(frame, verbose=0)
     assert asked == [27]
 
 
