@@ -51,8 +51,9 @@ def fit_density(
     for rows with holes; `TableDensity` for a DataFrame. Few rows that are not bits
     alone are preceded by draws of their Gaussian copula (`recipes.starts`). Each is
     trained until its validation no longer gains. In the time that is left those that
-    were cut short are trained for longer, then more of the best, from other seeds and in other orders, and
-    all that make the mixture better on the validation rows are mixed.
+    were cut short are trained for longer, then more of the best, from other seeds and
+    in other orders, and all that make the mixture better on the validation rows are
+    mixed.
 
     Args:
         x: rows `(n, D)`, NaN where missing, or a DataFrame of pandas.
