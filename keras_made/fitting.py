@@ -17,7 +17,7 @@ from keras_made.checks import check_finite, to_array
 from keras_made.densities.ensemble import Ensemble
 from keras_made.entries import get
 from keras_made.recipes import mixed
-from keras_made.recipes.budget import Budget
+from keras_made.recipes.budget import Budget, check_minutes
 from keras_made.recipes.candidates import (
     Candidate,
     candidates,
@@ -80,10 +80,7 @@ def fit_density(
         >>> tuple(model.sample(5, seed=0).shape)
         (5, 4)
     """
-    if not isinstance(minutes, int | float) or not minutes > 0:
-        raise ValueError(
-            f"`minutes` must be a number above zero. Received: {minutes!r}."
-        )
+    check_minutes(minutes)
     if hasattr(x, "to_pandas") or (hasattr(x, "columns") and hasattr(x, "dtypes")):
         return _fit_frame(x, conditional, validation_data, context, minutes, verbose)
     x, context = _check_rows("x", x), _check_context(context, x)

@@ -74,6 +74,14 @@ def _cosine(share):
     return 0.5 * (1 + np.cos(np.pi * share))
 
 
+def check_minutes(minutes) -> None:
+    """Refuse what is no time to train in."""
+    if not isinstance(minutes, int | float) or not minutes > 0:
+        raise ValueError(
+            f"`minutes` must be a number above zero. Received: {minutes!r}."
+        )
+
+
 class EpochBar(keras.callbacks.Callback):
     """One bar for all epochs, with the validation's nats; not a line for each."""
 

@@ -12,7 +12,7 @@ from keras_made.densities.likelihood import LikelihoodModel
 from keras_made.entries import Columns, Incomplete
 from keras_made.generation import noise_generator
 from keras_made.recipes import mixed as recipe
-from keras_made.recipes.budget import EpochBar
+from keras_made.recipes.budget import EpochBar, check_minutes
 from keras_made.recipes.starts import (
     start_at_copula,
     start_at_marginals,
@@ -163,15 +163,19 @@ class TableDensity(LikelihoodModel):
             A `History` with `nll` and `val_nll`, nats a row.
 
         Raises:
-            ValueError: by name, for columns and values that do not fit the schema.
+            ValueError: by name, for columns and values that do not fit the schema; for
+                minutes that are none.
         """
+        left = math.inf
+        if minutes is not None:
+            check_minutes(minutes)
+            left = 60.0 * minutes
         x = self.encode(frame)
         if validation_data is None:
             x, valid = recipe.split(x, validation_split, seed)
         else:
             valid = self.encode(validation_data)
         batch_size = batch_size or recipe.default_batch_size(len(x))
-        left = math.inf if minutes is None else 60.0 * minutes
         if not self.compiled:
             if self.units.real.any():
                 self.density.adapt(x)

@@ -204,6 +204,12 @@ def test_few_rows_start_at_their_copula_unless_epochs_are_given(frames, monkeypa
     assert asked == [27]
 
 
+@pytest.mark.parametrize("minutes", [0, -1.0, "2"])
+def test_no_time_to_train_in_is_refused(frames, minutes):
+    with pytest.raises(ValueError, match="number above zero"):
+        small(frames[1]).fit(frames[1], minutes=minutes)
+
+
 def test_frames_too_short_to_fit_are_refused(frames):
     model = small(frames[1])
     with pytest.raises(ValueError, match="a frame of 1 row,"):
