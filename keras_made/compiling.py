@@ -122,12 +122,15 @@ class Announced:
 def gains_by_xla(model) -> bool:
     """Whether XLA, which Keras leaves out on TensorFlow and a CPU, pays in training.
 
-    A large step gains a quarter by it; a small one never earns back compiling.
+    A large step gains a quarter by it; a small one never earns back compiling, and
+    some layers lose by it, as their `gains_by_xla` says.
     """
     if keras.backend.backend() != "tensorflow" or not model.built:
         return False
     # Keras, too, leaves XLA out of `tf.distribute`.
     possible = not model.run_eagerly and model._distribute_strategy is None
+    layers = model._flatten_layers(include_self=False)
+    possible = possible and all(getattr(one, "gains_by_xla", True) for one in layers)
     return possible and model.count_params() >= XLA_WEIGHTS
 
 

@@ -47,7 +47,7 @@ class NADE(Autoregressive):
 
     All D steps of a full pass are computed at once, in blocks of 16 entries: what was
     heard before a block is a cumulated sum over blocks, what is heard inside it a
-    product with a triangle. It holds `(batch, D, units)` activations; one step holds
+    product with a triangle of ones. It holds `(batch, D, units)` activations; one step holds
     `(batch, units)`.
 
     Args:
@@ -146,6 +146,14 @@ class NADE(Autoregressive):
     def order_agnostic(self) -> bool:
         return self.num_masks > 1
 
+    @property
+    def gains_by_xla(self) -> bool:
+        """Whether XLA on TensorFlow and a CPU may pay for a large one in training.
+
+        It would draw the dropout of all steps anew for every column that reads them.
+        """
+        return not self.dropout
+
     def make_ranks(self):
         shape = (self.num_masks, *self.event_shape)
         size, masks = self.event_size, self.num_masks
@@ -231,23 +239,30 @@ class NADE(Autoregressive):
 
     def _running_sums(self, x, kernel):
         """What each step has heard of the entries before it: `(batch, D, units)`."""
-        size, width = self.event_size, self.num_features
+        size, width, units = self.event_size, self.num_features, self.units
         length = min(BLOCK, size)
         padding = -size % length
-        x = ops.pad(x, [(0, 0), (0, padding), (0, 0)])
-        x = ops.reshape(x, (-1, (size + padding) // length, 1, length * width))
-        kernel = ops.pad(kernel, [(0, padding), (0, 0), (0, 0)])
-        kernel = ops.reshape(kernel, (-1, length * width, self.units))
-        blocks = ops.einsum("bnqi,niu->bnqu", x, kernel)
+        number = (size + padding) // length
+        triangle = connect(np.arange(length), np.arange(length), strict=True).T
+        triangle = ops.convert_to_tensor(triangle.astype("float32"), x.dtype)
+        if width == 1:
+            x = ops.pad(x, [(0, 0), (0, padding), (0, 0)])
+            x = ops.reshape(x, (-1, number, 1, length))
+            kernel = ops.pad(kernel, [(0, padding), (0, 0), (0, 0)])
+            kernel = ops.reshape(kernel, (number, length, units))
+            blocks = ops.einsum("bnqi,niu->bnqu", x, kernel)
+            inside = ops.einsum("bnqi,niu->bnqu", x * triangle, kernel)
+        else:
+            # The triangle would have `width` copies of each row: sum features first.
+            terms = ops.einsum("btf,tfu->btu", x, kernel)
+            terms = ops.pad(terms, [(0, 0), (0, padding), (0, 0)])
+            terms = ops.reshape(terms, (-1, number, length, units))
+            blocks = ops.sum(terms, axis=2, keepdims=True)
+            inside = ops.matmul(triangle, terms)
         # A sum that leaves its own block out; to subtract it would leak by rounding.
         before = ops.cumsum(ops.pad(blocks, [(0, 0), (1, 0), (0, 0), (0, 0)]), axis=1)
-        before = before[:, :-1]
-        steps = np.arange(length)
-        heard = connect(np.repeat(steps, width), steps, strict=True).T
-        heard = ops.convert_to_tensor(heard.astype("float32"), x.dtype)
-        inside = ops.einsum("bnqi,niu->bnqu", x * heard, kernel)
-        sums = ops.reshape(before + inside, (-1, size + padding, self.units))
-        return sums[:, :size]
+        sums = before[:, :-1] + inside
+        return ops.reshape(sums, (-1, size + padding, units))[:, :size]
 
     # One step at a time -------------------------------------------------------------
 
