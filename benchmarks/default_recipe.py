@@ -1,7 +1,8 @@
 """What `fit_density` reaches on data that nobody tuned it for: test nats, and minutes.
 
     python benchmarks/default_recipe.py adult dna --data FOLDER
-    python benchmarks/default_recipe.py red_wine airfoil_self_noise --minutes 2
+    python benchmarks/default_recipe.py red_wine airfoil_self_noise --minutes 1.5
+    python benchmarks/default_recipe.py airfoil_self_noise --mixed --minutes 1.5
     python benchmarks/default_recipe.py --table
 
 Every binary set of `paper_tables.py` with its own training, validation and test rows,
@@ -11,8 +12,15 @@ test, by seed 0), standardised by the training rows, beside three densities of
 scikit-learn that are fitted to the same rows: a Gaussian, a mixture of Gaussians whose
 number and form are chosen on a tenth of them, and kernels whose width is.
 
+With `--mixed` all columns of the small tables, whatever they hold, as a DataFrame whose
+schema is that of the whole table: `TableDensity`, as `fit_density` has it. Real columns
+count in their standard deviations. Beside it, the same three densities of the columns
+that the schema has for real ones, times the frequencies of each other column, with one
+row more for each of its values: what a table is without what binds its kinds together.
+
 The settings are the same for all: the rows, the validation rows and `--minutes`. Each
-set writes `default-NAME.json`; the table is made from these files alone.
+set writes `default-NAME.json`, or `mixed-NAME.json`; the table is made from these files
+alone.
 """
 
 import argparse
@@ -69,9 +77,14 @@ def real_folds(name, args):
     data = np.load(tables_folder(args.data) / f"{name}.npz")
     rows = np.concatenate([data["X"], data["y"][:, None]], axis=1).astype("float64")
     rows = rows[:, np.array([kind == "real" for kind in data["kinds"].astype(str)])]
-    order = np.random.RandomState(0).permutation(len(rows))
-    held = len(rows) // 5
-    yield rows[order[held:]], rows[order[:held]]
+    test, rest = parts_of(len(rows), len(rows) // 5, 0)
+    yield rows[rest], rows[test]
+
+
+def parts_of(number, held, seed):
+    """Places of so many rows, and of all others."""
+    order = np.random.RandomState(seed).permutation(number)
+    return order[:held], order[held:]
 
 
 def baselines(train, valid, test):
@@ -102,9 +115,8 @@ def baselines(train, valid, test):
 def real(name, args):
     found = []
     for fold, (rows, test) in enumerate(real_folds(name, args)):
-        order = np.random.RandomState(fold).permutation(len(rows))
-        held = max(5, len(rows) // 10)
-        train, valid = rows[order[held:]], rows[order[:held]]
+        parts = parts_of(len(rows), max(5, len(rows) // 10), fold)
+        valid, train = (rows[part] for part in parts)
         mean, spread = train.mean(axis=0), train.std(axis=0)
         kept = spread > 0
         train, valid, test = (
@@ -131,15 +143,79 @@ def real(name, args):
     return {**mean, "folds": len(found), "choice": found[0]["choice"]}
 
 
+def mixed(name, args):
+    from imputation_tables import frame_of
+
+    import keras_made as km
+    from keras_made.tables.schema import Schema
+
+    data = np.load(tables_folder(args.data) / f"{name}.npz")
+    rows = np.concatenate([data["X"], data["y"][:, None]], axis=1).astype("float64")
+    frame = frame_of(rows, data["kinds"].astype(str))
+    test, rest = parts_of(len(rows), len(rows) // 5, 0)
+    valid, train = (
+        rest[part] for part in parts_of(len(rest), max(5, len(rest) // 10), 0)
+    )
+    cpu, clock = time.process_time(), time.perf_counter()
+    model = km.TableDensity(Schema.from_frame(frame))
+    model.fit(
+        frame.iloc[train],
+        validation_data=frame.iloc[valid],
+        minutes=args.minutes,
+        verbose=0,
+    )
+    cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
+    # As numbers that vary, and those of them that are real.
+    codes = model.encode(frame).astype("float64")
+    real = np.flatnonzero(
+        np.broadcast_to(model.density.conditional.continuous, codes.shape[1])
+    )
+    spread = codes[train][:, real].std(axis=0)
+    real, spread = real[spread > 0], spread[spread > 0]
+    nll, error = score(model, frame.iloc[test])
+    others = np.setdiff1d(np.arange(codes.shape[1]), real)
+    frequencies = sum(
+        frequency_nll(codes[:, i], [*train, *valid], test) for i in others
+    )
+    scaled = (codes[:, real] - codes[train][:, real].mean(axis=0)) / spread
+    beside = {"Gaussian": 0.0, "mixture": 0.0, "kernels": 0.0}
+    if len(real):
+        beside = baselines(scaled[train], scaled[valid], scaled[test])
+    return {
+        "nll": nll - float(np.log(spread).sum()),
+        "standard_error": error,
+        "cpu_seconds": cpu,
+        "seconds": clock,
+        "rows": len(rest),
+        "columns": codes.shape[1],
+        "real": len(real),
+        **{key: value + frequencies for key, value in beside.items()},
+    }
+
+
+def frequency_nll(column, known, test):
+    """Test nats of a column's frequencies, with a row more for each of its values."""
+    values, codes = np.unique(column, return_inverse=True)
+    counts = np.bincount(codes[known], minlength=len(values)) + 1.0
+    return -float(np.log(counts / counts.sum())[codes[test]].mean())
+
+
 def taken(result):
     names = [one["name"] for one in result["choice"] if one["taken"]]
-    return ", ".join(f"{names.count(n)} {n}" for n in dict.fromkeys(names))
+    counts = {name: names.count(name) for name in names}
+    return ", ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
+
+
+def read(kind, folder):
+    paths = sorted(Path(folder).glob(f"{kind}-*.json"))
+    return {
+        path.stem.removeprefix(f"{kind}-"): json.loads(path.read_text())
+        for path in paths
+    }
 
 
 def table(folder):
-    paths = sorted(Path(folder).glob("default-*.json"))
-    results = {path.stem.removeprefix("default-"): path for path in paths}
-    results = {name: json.loads(path.read_text()) for name, path in results.items()}
+    results = read("default", folder)
     own = read_results(folder)
     lines = [
         "| bits | default recipe | our best | above it | MADE | minutes | taken |",
@@ -173,6 +249,19 @@ def table(folder):
                 f"| {' | '.join(others)} | {result['seconds'] / 60:.1f} "
                 f"| {taken(result)} |"
             )
+    lines += [
+        "",
+        "| all columns | rows | columns | of them real | default recipe | Gaussian "
+        "| mixture | kernels | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, result in read("mixed", folder).items():
+        others = [f"{result[k]:.2f}" for k in ("Gaussian", "mixture", "kernels")]
+        lines.append(
+            f"| {name} | {result['rows']} | {result['columns']} | {result['real']} "
+            f"| {result['nll']:.2f} ± {result['standard_error']:.2f} "
+            f"| {' | '.join(others)} | {result['seconds'] / 60:.1f} |"
+        )
     return "\n".join(lines)
 
 
@@ -180,6 +269,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("datasets", nargs="*", choices=[*PUBLISHED, *REAL, []])
     parser.add_argument("--minutes", type=float, default=8.0, help="of each fit")
+    parser.add_argument("--mixed", action="store_true", help="all columns of a table")
     parser.add_argument("--folds", type=int, help="of red_wine; by default all ten")
     parser.add_argument("--backend", default="tensorflow")
     parser.add_argument("--data", help="folder of the .npz files (or KERAS_MADE_DATA)")
@@ -190,10 +280,13 @@ def main():
         print(table(args.results))
         return
     choose_backend(args.backend)
+    if args.mixed and set(args.datasets) - set(TABLES):
+        parser.error(f"--mixed is for {', '.join(TABLES)}.")
     for name in args.datasets:
-        result = (binary if name in PUBLISHED else real)(name, args)
-        result = {"dataset": name, "minutes": args.minutes, **result}
-        path = args.results / f"default-{name}.json"
+        measured = mixed if args.mixed else binary if name in PUBLISHED else real
+        result = {"dataset": name, "minutes": args.minutes, **measured(name, args)}
+        kind = "mixed" if args.mixed else "default"
+        path = args.results / f"{kind}-{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**result, "on": describe_machine()}, indent=1))
         print(f"{name}: {result['nll']:.3f} ± {result['standard_error']:.3f} nats")

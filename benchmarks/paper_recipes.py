@@ -41,15 +41,16 @@ class Recipe:
     Args:
         about: one line for a reader.
         tuned: what was chosen on validation, and among what.
-        hidden_units, ordering, hidden_degrees, num_masks, direct, residual, companion,
-            dropout, kernel_initializer: of `MADE`. `ordering="both ways"`: natural and
-            reversed for every other network.
+        hidden_units, activation, ordering, hidden_degrees, num_masks, direct, residual,
+            companion, dropout, kernel_initializer: of `MADE`. `ordering="both ways"`:
+            natural and reversed for every other network.
         one_hot: each variable reaches the network as two, "is 0" and "is 1", so that a
             value of 0 differs from one not heard.
         pixelcnn: units, layers and kernel size of a `PixelCNN` over square images,
             which takes the place of `MADE`; None: `MADE`.
         optimizer: `"adamw"`, with a cosine schedule down to zero over `steps`, or
             `"adadelta"` or `"adagrad"`, with a constant rate.
+        epsilon: of Adadelta.
         weight_decay: of AdamW, on kernels only.
         l1: penalty on the absolute values of the connected weights, per row.
         steps, passes: at most so many updates, and passes over the training set.
@@ -69,6 +70,7 @@ class Recipe:
     about: str
     tuned: str = "nothing"
     hidden_units: tuple[int, ...] = (500, 500)
+    activation: str = "relu"
     ordering: str = "natural"
     hidden_degrees: str = "even"
     num_masks: int = 1
@@ -81,6 +83,7 @@ class Recipe:
     kernel_initializer: str | dict = "glorot_uniform"
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
+    epsilon: float = 1e-5
     weight_decay: float = 0.1
     l1: float = 0.0
     steps: int = 16_000

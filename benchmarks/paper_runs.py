@@ -34,6 +34,7 @@ PRODUCTS_PER_SECOND = 2.5e10
 SECONDS_BETWEEN_SAVES = 20.0
 OF_MADE = [
     "hidden_units",
+    "activation",
     "ordering",
     "hidden_degrees",
     "num_masks",
@@ -130,7 +131,10 @@ def _logits_of_means(train):
 
 def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
     if recipe.optimizer == "adadelta":
-        return keras.optimizers.Adadelta(recipe.learning_rate, rho=0.95, epsilon=1e-5)
+        epsilon = recipe.epsilon
+        return keras.optimizers.Adadelta(
+            recipe.learning_rate, rho=0.95, epsilon=epsilon
+        )
     if recipe.optimizer == "adagrad":
         return keras.optimizers.Adagrad(recipe.learning_rate)
     steps = max_rounds(recipe, num_rows) * steps_per_round(recipe, num_rows)

@@ -32,6 +32,8 @@ STEPS_OF_A_ROUND, PATIENT_STEPS, MOST_PASSES_OF_A_ROUND = 500, 2500, 10
 # Shares of the time: for all candidates, and for the first if it takes so long. At most
 # so many are trained after these; near the best is who has a tenth more nats.
 FIRST, ALONE, MOST_MORE, NEAR = 0.6, 0.9, 5, 0.1
+# Below so many validation rows also what makes a mixture no clearly worse is mixed.
+FEW_VALID_ROWS = 100
 VALID_SHARE, MOST_VALID_ROWS = 0.1, 5000
 
 
@@ -179,13 +181,15 @@ class _Search:
         self.trained, self.choice = [], []
 
     def run(self):
+        first = next((one for one in self.candidates if one.steps), None)
         for place, candidate in enumerate(self.candidates):
             if place and self.passed() > FIRST * self.seconds:
                 break
-            left = len(self.candidates) - place
-            seconds = (FIRST * self.seconds - self.passed()) / left
+            left = sum(one.steps > 0 for one in self.candidates[place:])
+            seconds = (FIRST * self.seconds - self.passed()) / max(1, left)
             # What is likeliest is not cut short for the others.
-            most = None if place else ALONE * self.seconds
+            is_first = candidate is first
+            most = ALONE * self.seconds if is_first else None
             self.try_one(candidate, 0, seconds, most)
         for _ in range(MOST_MORE):
             candidate = self.next_one()
@@ -206,7 +210,11 @@ class _Search:
         near = best - NEAR * abs(best)
         last = {one.candidate.name: one for one in self.trained}
         counts = Counter(one.candidate.name for one in self.trained)
-        fit = [one for one in last.values() if 1.1 * one.seconds <= left]
+        fit = [
+            one
+            for one in last.values()
+            if one.candidate.steps and 1.1 * one.seconds <= left
+        ]
         cut = [
             one
             for one in fit
@@ -250,17 +258,20 @@ class _Search:
     def best_mixture(self):
         """Places of all that make the mixture better, best first, and its scores.
 
-        Weights are equal.
+        Weights are equal. Few rows tell too little to leave out what seems worse by
+        less than a standard error: a mixture is the safer for it.
         """
         order = sorted(
             range(len(self.trained)), key=lambda i: -self.trained[i].scores.mean()
         )
-        taken, total = [], None
-        for place in order:
-            scores = self.trained[place].scores
-            joined = scores if total is None else np.logaddexp(total, scores)
-            gain = joined.mean() - math.log(len(taken) + 1)
-            if total is None or gain > total.mean() - math.log(len(taken)):
+        taken, total = order[:1], self.trained[order[0]].scores
+        for place in order[1:]:
+            share = math.log1p(1 / len(taken))
+            joined = np.logaddexp(total, self.trained[place].scores)
+            gains = joined - total - share
+            few = len(gains) < FEW_VALID_ROWS
+            error = gains.std() / math.sqrt(len(gains)) if few else 0.0
+            if gains.mean() > -error:
                 taken, total = [*taken, place], joined
         return taken, total - math.log(len(taken))
 
@@ -284,6 +295,8 @@ def fit_one(model, candidate, train, valid, seconds, most=None):
 
     Returns whether the time ended it.
     """
+    if not candidate.steps:
+        return False
     x, context = train
     batch = min(candidate.batch_size, len(x))
     # Few rows make many short epochs, each with a validation: several are one.

@@ -93,6 +93,28 @@ def test_the_time_that_is_left_goes_where_it_helps(trained, expected, monkeypatc
     assert (found and found.name) == expected
 
 
+def mixture_of(*scores):
+    rows = (bits(20), None)
+    search = fitting._Search(rows, rows, Bernoulli(), 10.0, 0)
+    for one in scores:
+        search.trained.append(fitting._Trained(small("a", 0.0), None, one, 1, False))
+    taken, total = search.best_mixture()
+    parts = np.stack([scores[place] for place in taken])
+    np.testing.assert_allclose(total, np.log(np.exp(parts).mean(axis=0)))
+    return taken
+
+
+def test_few_rows_leave_out_only_what_is_clearly_worse():
+    rng = np.random.RandomState(0)
+    best, noise = rng.normal(size=20), rng.normal(size=20)
+    assert mixture_of(best - 0.1 + noise - noise.mean(), best) == [1, 0]
+    assert mixture_of(best - 5.0 + noise, best) == [1]
+    # Many rows tell that it is worse.
+    best, noise = np.tile(best, 50), np.tile(noise, 50)
+    assert mixture_of(best - 1.0, best) == [1]
+    assert mixture_of(best - 0.1 + noise - noise.mean(), best) == [1, 0]
+
+
 def test_little_time_still_gives_a_model(quick):
     model = fit_density(bits(), minutes=1e-6, verbose=0)
     assert len(model.choice) == 1 and model.choice[0]["taken"]
@@ -121,7 +143,11 @@ def test_candidates_follow_the_rows():
     holes[0, 1] = np.nan
     assert names_of(bits()) == ["one order", "many orders", "sparse"]
     assert names_of(bits(recipes.FEW_ROWS)) == ["one order", "many orders"]
-    assert names_of(real) == ["one order", "any order", "flow"]
+    gaussians = ["1 Gaussian", "2 Gaussians", "3 Gaussians", "5 Gaussians"]
+    assert names_of(real) == [*gaussians, "one order", "any order", "flow"]
+    assert names_of(real[:20]) == [*gaussians[:2], "one order", "any order", "flow"]
+    many = np.concatenate([real, real])
+    assert names_of(many) == ["one order", "any order", "flow"]
     assert names_of(mixed) == ["one order", "any order"]
     assert names_of(holes) == ["any order"]
     assert isinstance(recipes.default_conditional(holes), Incomplete)
@@ -141,7 +167,7 @@ def test_every_candidate_is_a_density_of_its_rows(kind):
         if candidate.finish is not None:
             model = candidate.finish(model)
         assert np.isfinite(to_numpy(model.log_prob(x[:8], verbose=0))).all()
-        assert isinstance(model, AutoregressiveDensity | flows.Flow)
+        assert isinstance(model, AutoregressiveDensity | flows.Flow | Ensemble)
 
 
 def test_a_frame_is_a_table(monkeypatch):

@@ -47,7 +47,7 @@ class NADE(Autoregressive):
 
     All D steps of a full pass are computed at once, in blocks of 16 entries: what was
     heard before a block is a cumulated sum over blocks, what is heard inside it a
-    product with a triangle of ones. It holds `(batch, D, units)` activations; one step holds
+    product with a triangle. It holds `(batch, D, units)` activations; one step holds
     `(batch, units)`.
 
     Args:

@@ -71,7 +71,7 @@ def start_at_copula(
         entries = np.broadcast_to(continuous, x.shape[1])
         continuous = np.append(entries, np.ones(context.shape[1], bool))
     size = rows.shape[1]
-    if len(rows) > ROWS_OF_A_COLUMN * size or size > MOST_COLUMNS:
+    if not has_few(len(rows), size):
         return 0.0
     copula, rng = GaussianCopula(rows, continuous), np.random.RandomState(0)
     for _ in range(PIECES):
@@ -88,6 +88,11 @@ def start_at_copula(
     rate = model.optimizer.learning_rate
     rate.assign(0.5 * float(rate))
     return time.perf_counter() - started
+
+
+def has_few(rows: int, columns: int) -> bool:
+    """Whether so many rows say little of columns beyond how they go together."""
+    return rows <= ROWS_OF_A_COLUMN * columns and columns <= MOST_COLUMNS
 
 
 def _by_entry(conditional, size):
