@@ -50,8 +50,9 @@ def fit_density(
 
     What is tried depends on the rows: a network in one order, many orders, few
     weights for few rows of bits; a deep NADE and a flow for real numbers; a deep NADE
-    for rows with holes; `TableDensity` for a DataFrame. Few rows that are not bits
-    alone are preceded by draws of their Gaussian copula (`recipes.starts`). Each is
+    for rows with holes; `TableDensity` for a DataFrame. Where rows are few and not bits
+    alone, Gaussians are tried too (`recipes.gaussians`), and all others are first
+    trained on draws of a Gaussian copula of the rows (`recipes.starts`). Each is
     trained until its validation no longer gains. In the time that is left those that
     were cut short are trained for longer, then more of the best, from other seeds and
     in other orders, and all that make the mixture better on the validation rows are

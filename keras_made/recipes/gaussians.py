@@ -5,6 +5,7 @@ to find it where columns nearly depend on each other.
 """
 
 import numpy as np
+from keras import ops
 
 from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.ensemble import Ensemble
@@ -35,14 +36,13 @@ def gaussian_mixture(x, number: int, floor: float, seed: int = 0):
         Dempster, Laird, Rubin 1977, "Maximum Likelihood from Incomplete Data via the
         EM Algorithm".
     """
-    mean, spread = x.mean(axis=0), x.std(axis=0)
-    z = ((x - mean) / np.where(spread > 0, spread, 1.0)).astype("float64")
+    members = [_linear(x, floor) for _ in range(number)]
+    z = ops.convert_to_numpy(members[0].units.standardize(x)[0]).astype("float64")
     rng = np.random.RandomState(seed)
     starts = [expect_and_maximise(z, number, floor, rng) for _ in range(STARTS)]
     weights, means, covariances = max(starts, key=lambda found: found[0])[1:]
-    members = [
-        _linear(x, *each, floor) for each in zip(means, covariances, strict=True)
-    ]
+    for member, *moments in zip(members, means, covariances, strict=True):
+        _assign(member, *moments)
     return members[0] if number == 1 else Ensemble(members, weights / weights.sum())
 
 
@@ -73,22 +73,27 @@ def _log_normal(apart, covariances):
     return -0.5 * (squares + log_det + apart.shape[-1] * np.log(2 * np.pi))
 
 
-def _linear(x, mean, covariance, floor):
-    """A Gaussian of standardised entries, as regressions on the entries before."""
-    size = len(mean)
+def _linear(x, floor):
+    """A density whose locations are linear in the entries before, in units of rows."""
     network = MADE([], 2, kernel_form="masked")
     model = AutoregressiveDensity(network, Normal(min_scale=0.1 * floor))
-    model.build((None, size))
+    model.build((None, x.shape[1]))
     model.adapt(x)
+    return model
+
+
+def _assign(model, mean, covariance):
+    """A Gaussian of standardised entries, as regressions on the entries before."""
+    size, min_scale = len(mean), model.conditional.min_scale
+    layer = model.network.direct_layer
     kernel, bias = np.zeros((size, 2 * size)), np.zeros((size, 2))
     for entry in range(size):
         before = covariance[:entry, :entry]
         slopes = np.linalg.solve(before, covariance[:entry, entry])
         left = covariance[entry, entry] - slopes @ covariance[:entry, entry]
         kernel[:entry, 2 * entry] = slopes
-        scale = np.sqrt(left) - 0.1 * floor
+        scale = np.sqrt(left) - min_scale
         bias[entry] = mean[entry] - slopes @ mean[:entry], np.log(np.expm1(scale))
     bias[:, 1] -= SCALE_OFFSET
-    network.direct_layer.kernel.assign(kernel.astype("float32"))
-    network.direct_layer.bias.assign(bias.ravel().astype("float32"))
-    return model
+    layer.kernel.assign(kernel.astype("float32"))
+    layer.bias.assign(bias.ravel().astype("float32"))
