@@ -57,11 +57,13 @@ class Autoregressive(keras.layers.Layer):
             are.
     """
 
-    # The density asks these two: do the structures of the cycle differ in nothing but
+    # The density asks these: do the structures of the cycle differ in nothing but
     # their ordering, and was the network trained on random orderings? If either holds,
-    # `start` takes an `order` for each example.
+    # `start` takes an `order` for each example. Is what an entry is like a function of
+    # which others have been heard, and not of their order? Then it takes `heard`.
     orderings_only = False
     order_agnostic = False
+    hears_sets = False
 
     def __init__(
         self,

@@ -51,7 +51,14 @@ def make_steps(ranks: np.ndarray) -> Steps:
 
 
 def generate(
-    network, draw, batch, context=None, structure=0, order=None, dtype="float32"
+    network,
+    draw,
+    batch,
+    context=None,
+    structure=0,
+    order=None,
+    dtype="float32",
+    heard=None,
 ):
     """The one generation loop: sampling, imputation and inversion are its uses.
 
@@ -65,6 +72,8 @@ def generate(
         structure: which of the K to use, an integer scalar.
         order: ints `(batch, event_size)`, or None for that of `structure`.
         dtype: of the parameters that `draw` is given and of what it returns.
+        heard: what a network that `hears_sets` hears before the first step: entries
+            and bools, each `(batch, event_size)`. Not with an `order` for each example.
 
     Returns:
         `(values, total)`: floats `(num_ranks, batch, step_size)` in order of
@@ -84,12 +93,13 @@ def generate(
         loop = (t, x_last, values, total, state)
         return ops.while_loop(lambda t, *_: t < end, step, loop)
 
+    heard = {} if heard is None else {"heard": heard}
     loop = (
         ops.convert_to_tensor(0, "int32"),
         ops.zeros((batch, width), dtype),
         ops.zeros((num_ranks, batch, width), dtype),
         ops.zeros((batch,), dtype),
-        network.start(batch, context, structure, order),
+        network.start(batch, context, structure, order, **heard),
     )
     loop = ops.while_loop(lambda t, *_: t < num_ranks, run_block, loop)
     return loop[2], loop[3]

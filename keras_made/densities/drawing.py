@@ -68,6 +68,10 @@ def draw_members(
         `(x, total)`: arrays `(n, *event_shape)` and `(n,)`; the latter is None when
         nothing is `counted` and no interval given.
     """
+    # Where a set is heard, as it is whatever came first, one order serves all rows.
+    heard = None
+    if model.network.hears_sets and turns is not None and turns.dtype == bool:
+        heard, turns = ~turns, None
     own, groups, lengths = _plan(model, members, turns, alike)
     summed = counted is not None or low is not None
     function = model.compiled_function(verb, generate_rows)
@@ -75,7 +79,7 @@ def draw_members(
     typical = None if known is None else np.reshape(model.typical_event(), flat)
 
     def run(members, context, turns, *masks):
-        known, observed, counted, low, high = (
+        known, observed, counted, low, high, heard = (
             None if a is None else np.reshape(a, flat) for a in masks
         )
         order = None
@@ -92,7 +96,7 @@ def draw_members(
         context, known, low, high = (
             as_floats(a, model.density_dtype) for a in (context, known, low, high)
         )
-        tensors = (uniforms, context, order, known, observed, counted, low, high)
+        tensors = (uniforms, context, order, known, observed, counted, low, high, heard)
         rows = function(np.int32(members[0]), *tensors, verbose=verbose)
         # Without sums to keep, their column is left out before chunks are joined.
         rows = ops.convert_to_numpy(rows)
@@ -101,7 +105,7 @@ def draw_members(
     floats = model.floats_per_row() + math.prod(noise_shape(model))
     if own:
         floats += model.network.floats_per_order
-    arrays = [members, context, turns, known, observed, counted, low, high]
+    arrays = [members, context, turns, known, observed, counted, low, high, heard]
     joined = join_chunks(run, arrays, floats, verbose, lengths, groups)
     x, total = (joined[:, :-1], joined[:, -1]) if summed else (joined, None)
     return np.reshape(x, (-1, *model.event_shape)), total
@@ -216,6 +220,7 @@ def generate_rows(
     counted=None,
     low=None,
     high=None,
+    heard=None,
 ):
     """Tensors in, tensors out: what `sample`, `impute` and their kin compile.
 
@@ -231,6 +236,8 @@ def generate_rows(
         counted: bools `(n, event_size)`, or None.
         low: lower ends `(n, event_size)` of where entries are drawn, or None.
         high: upper ends.
+        heard: bools `(n, event_size)`, which of those `known` are heard before all
+            others, by a network that `hears_sets`; or None.
 
     Returns:
         `(n, event_size + 1)`, in the density's dtype: the entries, and in the last
@@ -280,7 +287,11 @@ def generate_rows(
             total = ops.sum(log_prob, axis=-1)
         return x, total
 
-    values, total = generate(network, draw, batch, context, structure, order, dtype)
+    if heard is not None:
+        heard = known, heard
+    values, total = generate(
+        network, draw, batch, context, structure, order, dtype, heard
+    )
     values = ops.reshape(ops.transpose(values, (1, 0, 2)), (batch, -1))
     if places is None:
         places = ops.argsort(orders, axis=-1)

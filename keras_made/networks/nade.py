@@ -94,6 +94,7 @@ class NADE(Autoregressive):
     """
 
     orderings_only = True
+    hears_sets = True
 
     def __init__(
         self,
@@ -270,35 +271,57 @@ class NADE(Autoregressive):
     def floats_per_event(self) -> int:
         return (4 + 3 * self.num_blocks) * self.event_size * self.units
 
-    def start(self, batch, context=None, structure=0, order=None):
-        """As `Autoregressive.start`; a step costs O(units)."""
+    def start(self, batch, context=None, structure=0, order=None, heard=None):
+        """As `Autoregressive.start`; a step costs O(units).
+
+        `heard` is `(x, which)`, entries `(batch, event_size)` and bools of that shape:
+        what is heard before the first step, and not again at its own.
+        """
         if order is None:
             order = ops.take(self.orders(), structure, axis=0)[None]
         a = self._first_sum(context, self.variable_dtype)
-        return {
+        state = {
             "sum": ops.broadcast_to(a, (batch, self.units)),
             "order": ops.cast(order, "int32"),
         }
+        if heard is None:
+            return state
+        x, which = heard
+        features = self.encode(ops.reshape(x, (-1, *self.event_shape)))
+        features = ops.reshape(features, (-1, self.event_size, self.num_features))
+        features = ops.cast(features, self.variable_dtype)
+        features = ops.where(which[..., None], features, 0.0)
+        features = ops.reshape(features, (batch, -1))
+        before = ops.matmul(features, ops.cast(self.kernel, features.dtype))
+        return {**state, "sum": state["sum"] + before, "was_heard": which}
 
     def step(self, state, x_last, t):
         last = self._entry(state, ops.maximum(t - 1, 0))
         x = self.encode_entries(x_last, last)[:, 0]
-        a = state["sum"] + ops.where(t > 0, self._heard(x, last[:, 0]), 0.0)
+        is_new = t > 0
+        if "was_heard" in state:
+            was_heard = ops.take(state["was_heard"], last[0], axis=1)
+            is_new = ops.logical_and(is_new, ops.logical_not(was_heard))
+        a = state["sum"] + ops.where(is_new, self._heard(x, last[:, 0]), 0.0)
         now = self._entry(state, t)[:, 0]
         params = self._params_of(self._hidden_of(a), now)
         return params[:, None, :], {**state, "sum": a}
 
-    # Rows with an order each hear and give other entries. Where there are few of them,
-    # a product with the weights of all is less than fetching some for every row.
+    # Rows of one order share a product. Those with an order each hear and give other
+    # entries: where there are few of them, a product with the weights of all is less
+    # than fetching some for every row.
 
-    def _is_small(self, entries):
-        return entries.shape[0] != 1 and self.event_size <= MOST_ENTRIES
+    @property
+    def _is_small(self) -> bool:
+        return self.event_size <= MOST_ENTRIES
 
     def _heard(self, x, entries):
         """What features `(batch, features)` of entries `(1 or batch,)` add to a sum."""
         kernel, _, _ = self._weights_by_entry(self.variable_dtype)
         x = ops.cast(x, kernel.dtype)
-        if self._is_small(entries):
+        if entries.shape[0] == 1:
+            return ops.matmul(x, ops.take(kernel, entries[0], axis=0))
+        if self._is_small:
             which = ops.one_hot(entries, self.event_size, dtype=kernel.dtype)
             spread = which[:, :, None] * x[:, None, :]
             spread = ops.reshape(spread, (-1, self.event_size * self.num_features))
@@ -310,7 +333,10 @@ class NADE(Autoregressive):
         _, output, bias = self._weights_by_entry(self.variable_dtype)
         h = ops.cast(h, output.dtype)
         bias = ops.take(bias, entries, axis=0)
-        if self._is_small(entries):
+        if entries.shape[0] == 1:
+            own = ops.take(output, entries[0], axis=0)
+            return ops.matmul(h, ops.transpose(own)) + bias
+        if self._is_small:
             every = ops.matmul(h, ops.transpose(ops.reshape(output, (-1, self.units))))
             every = ops.reshape(every, (-1, self.event_size, self.params_per_entry))
             own = ops.take_along_axis(every, entries[:, None, None], axis=1)
