@@ -114,8 +114,8 @@ class Recipe:
 # of https://github.com/mgermain/MADE: one layer of 500 rectified units and direct
 # connections, orthogonal kernels, Adadelta with an epsilon of 1e-5, batches of 100,
 # an end after 30 passes without gain, and an ordering that is always random. For other
-# data sets the paper chose the optimizer, its rate and direct connections, too; so do
-# `paper_adagrad` and `paper_indirect`, where they were run.
+# data sets the paper chose the optimizer, its rate or epsilon, the activation and direct
+# connections, too; so do other recipes named `paper...`, where they were run.
 PAPER = Recipe(
     about="the paper's: one layer of 500 and direct connections, one mask",
     tuned="the optimizer, by the recipes named `paper...`; the paper chose among more: "
@@ -273,7 +273,15 @@ RECIPES = {
     "paper_adagrad": PAPER.but(
         "the paper's: as paper, with Adagrad", optimizer="adagrad", learning_rate=0.01
     ),
+    "paper_softplus": PAPER.but(
+        "the paper's: as paper, softplus, and an epsilon of 1e-7",
+        activation="softplus",
+        epsilon=1e-7,
+    ),
     "paper_masks": PAPER_MASKS,
+    "paper_masks_epsilon": PAPER_MASKS.but(
+        "the paper's: as paper_masks, with an epsilon of 1e-7", epsilon=1e-7
+    ),
     "paper_masks_few": PAPER_MASKS.but(
         "the paper's: as paper_masks, from a cycle of 4, all mixed", num_masks=4
     ),
