@@ -114,7 +114,7 @@ class Recipe:
 # of https://github.com/mgermain/MADE: one layer of 500 rectified units and direct
 # connections, orthogonal kernels, Adadelta with an epsilon of 1e-5, batches of 100,
 # an end after 30 passes without gain, and an ordering that is always random. For other
-# data sets the paper chose the optimizer, its rate or epsilon, the activation and direct
+# sets the paper chose the optimizer, its rate or epsilon, the activation and direct
 # connections, too; so do other recipes named `paper...`, where they were run.
 PAPER = Recipe(
     about="the paper's: one layer of 500 and direct connections, one mask",

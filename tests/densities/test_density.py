@@ -409,8 +409,8 @@ def test_large_models_are_compiled_by_xla(tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "XLA_WEIGHTS", 100)
     x = np.zeros((4, 6), "float32")
 
-    def fitted(units, **options):
-        model = AutoregressiveDensity(MADE([units]))
+    def fitted(units, network=None, **options):
+        model = AutoregressiveDensity(network or MADE([units]))
         model.compile("adam", **options)
         model.fit(x, verbose=0)
         return model
@@ -419,6 +419,9 @@ def test_large_models_are_compiled_by_xla(tmp_path, monkeypatch):
     assert not fitted(2).jit_compile
     assert not fitted(30, jit_compile=False).jit_compile
     assert not fitted(30, run_eagerly=True).jit_compile
+    # Its dropout would be drawn anew for every column.
+    assert fitted(0, NADE(20, num_blocks=1)).jit_compile
+    assert not fitted(0, NADE(20, num_blocks=1, dropout=0.2)).jit_compile
     again = reload(fitted(30), tmp_path / "m.keras")
     again.fit(x, verbose=0)
     assert again.jit_compile
