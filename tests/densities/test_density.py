@@ -18,7 +18,7 @@ from laws import (
     to_numpy,
 )
 
-from keras_made import MADE, AutoregressiveDensity, Normal, compiling
+from keras_made import MADE, NADE, AutoregressiveDensity, Normal, compiling
 from keras_made.autoregressive import Autoregressive
 
 pytestmark = pytest.mark.neutral
