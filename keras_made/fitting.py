@@ -189,8 +189,7 @@ class _Search:
             left = sum(one.steps > 0 for one in self.candidates[place:])
             seconds = (FIRST * self.seconds - self.passed()) / max(1, left)
             # What is likeliest is not cut short for the others.
-            is_first = candidate is first
-            most = ALONE * self.seconds if is_first else None
+            most = ALONE * self.seconds if candidate is first else None
             self.try_one(candidate, 0, seconds, most)
         for _ in range(MOST_MORE):
             candidate = self.next_one()

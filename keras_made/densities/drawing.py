@@ -68,11 +68,13 @@ def draw_members(
         `(x, total)`: arrays `(n, *event_shape)` and `(n,)`; the latter is None when
         nothing is `counted` and no interval given.
     """
-    # Where a set is heard, as it is whatever came first, one order serves all rows.
     heard = None
     if model.network.hears_sets and turns is not None and turns.dtype == bool:
+        # What comes first is heard as a set, and then one order serves all rows.
         heard, turns = ~turns, None
-    own, groups, lengths = _plan(model, members, turns, alike)
+        own, groups, lengths = False, _groups(members), SHARED_LENGTHS
+    else:
+        own, groups, lengths = _plan(model, members, turns, alike)
     summed = counted is not None or low is not None
     function = model.compiled_function(verb, generate_rows)
     flat = (-1, model.network.event_size)
