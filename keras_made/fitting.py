@@ -15,7 +15,7 @@ from keras import ops
 
 from keras_made.checks import check_finite, to_array
 from keras_made.densities.ensemble import Ensemble
-from keras_made.entries import get
+from keras_made.entries import Bernoulli, get
 from keras_made.recipes import mixed
 from keras_made.recipes.budget import Budget, check_minutes
 from keras_made.recipes.candidates import (
@@ -23,7 +23,7 @@ from keras_made.recipes.candidates import (
     candidates,
     default_conditional,
 )
-from keras_made.recipes.starts import start_at_copula
+from keras_made.recipes.starts import has_few, start_at_copula
 from keras_made.tables.table_density import TableDensity
 
 # Updates between two looks at the validation rows, and those without a better one
@@ -179,6 +179,8 @@ class _Search:
         self.started = time.perf_counter()
         size = 0 if train[1] is None else train[1].shape[1]
         self.candidates = candidates(train[0], conditional, size)
+        bits = isinstance(conditional, Bernoulli)
+        self.is_small = has_few(*train[0].shape) and not bits
         self.trained, self.choice = [], []
 
     def run(self):
@@ -188,8 +190,9 @@ class _Search:
                 break
             left = sum(one.steps > 0 for one in self.candidates[place:])
             seconds = (FIRST * self.seconds - self.passed()) / max(1, left)
-            # What is likeliest is not cut short for the others.
-            most = ALONE * self.seconds if candidate is first else None
+            # What is likeliest is not cut short for the others, where it needs long.
+            alone = candidate is first and not self.is_small
+            most = ALONE * self.seconds if alone else None
             self.try_one(candidate, 0, seconds, most)
         for _ in range(MOST_MORE):
             candidate = self.next_one()
