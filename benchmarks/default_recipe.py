@@ -29,7 +29,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from imputation_protocol import TABLES, tables_folder
+from imputation_protocol import TABLES, load_table, tables_folder
 from paper_recipes import PUBLISHED
 from paper_tables import RESULTS, chosen, read_results
 from timing import choose_backend, describe_machine, load_data
@@ -74,9 +74,8 @@ def real_folds(name, args):
         for fold, test in enumerate(tests):
             yield np.concatenate([t for i, t in enumerate(tests) if i != fold]), test
         return
-    data = np.load(tables_folder(args.data) / f"{name}.npz")
-    rows = np.concatenate([data["X"], data["y"][:, None]], axis=1).astype("float64")
-    rows = rows[:, np.array([kind == "real" for kind in data["kinds"].astype(str)])]
+    rows, kinds = load_table(tables_folder(args.data), name)
+    rows = rows[:, np.array([kind == "real" for kind in kinds])]
     test, rest = parts_of(len(rows), len(rows) // 5, 0)
     yield rows[rest], rows[test]
 
@@ -149,9 +148,8 @@ def mixed(name, args):
     import keras_made as km
     from keras_made.tables.schema import Schema
 
-    data = np.load(tables_folder(args.data) / f"{name}.npz")
-    rows = np.concatenate([data["X"], data["y"][:, None]], axis=1).astype("float64")
-    frame = frame_of(rows, data["kinds"].astype(str))
+    rows, kinds = load_table(tables_folder(args.data), name)
+    frame = frame_of(rows, kinds)
     test, rest = parts_of(len(rows), len(rows) // 5, 0)
     valid, train = (
         rest[part] for part in parts_of(len(rest), max(5, len(rest) // 10), 0)

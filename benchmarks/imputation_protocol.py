@@ -54,6 +54,13 @@ def tables_folder(folder=None) -> Path:
     return path
 
 
+def load_table(folder, table):
+    """Complete rows `(n, D)`, floats with y last, and the kinds of the D columns."""
+    data = np.load(folder / f"{table}.npz")
+    rows = np.concatenate([data["X"], data["y"][:, None]], axis=1)
+    return rows.astype("float64"), [str(kind) for kind in data["kinds"]]
+
+
 def load_rows(folder, table, seed):
     """True training rows, the same with holes, and the kinds of the columns.
 
@@ -63,11 +70,8 @@ def load_rows(folder, table, seed):
     """
     from sklearn.model_selection import train_test_split
 
-    data = np.load(folder / f"{table}.npz")
-    kinds = [str(kind) for kind in data["kinds"]]
-    y = data["y"].astype("float64")
-    rows = np.concatenate([data["X"].astype("float64"), y[:, None]], axis=1)
-    stratify = y if kinds[-1] in CLASSES else None
+    rows, kinds = load_table(folder, table)
+    stratify = rows[:, -1] if kinds[-1] in CLASSES else None
     rows, _ = train_test_split(
         rows, test_size=0.2, random_state=seed, stratify=stratify
     )

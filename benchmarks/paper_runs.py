@@ -131,10 +131,8 @@ def _logits_of_means(train):
 
 def make_optimizer(recipe: Recipe, num_rows: int) -> keras.optimizers.Optimizer:
     if recipe.optimizer == "adadelta":
-        epsilon = recipe.epsilon
-        return keras.optimizers.Adadelta(
-            recipe.learning_rate, rho=0.95, epsilon=epsilon
-        )
+        rate, epsilon = recipe.learning_rate, recipe.epsilon
+        return keras.optimizers.Adadelta(rate, rho=0.95, epsilon=epsilon)
     if recipe.optimizer == "adagrad":
         return keras.optimizers.Adagrad(recipe.learning_rate)
     steps = max_rounds(recipe, num_rows) * steps_per_round(recipe, num_rows)

@@ -37,6 +37,11 @@ def positive_scale(raw, floor):
     return ops.softplus(raw + SCALE_OFFSET) + floor
 
 
+def raw_scale(scale: np.ndarray, floor) -> np.ndarray:
+    """The parameter of which `positive_scale` makes a scale above the floor."""
+    return np.log(np.expm1(scale - floor)) - SCALE_OFFSET
+
+
 def normal_log_prob(x, loc, scale):
     z = ops.subtract(x, loc) / scale
     return -0.5 * z * z - ops.log(scale) - 0.5 * math.log(2.0 * math.pi)

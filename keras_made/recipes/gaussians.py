@@ -10,7 +10,7 @@ from keras import ops
 from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.ensemble import Ensemble
 from keras_made.entries import Normal
-from keras_made.entries.arithmetic import SCALE_OFFSET
+from keras_made.entries.arithmetic import raw_scale
 from keras_made.networks.made import MADE
 
 # Of EM: starts, of which the likeliest is taken, and rounds of each.
@@ -43,7 +43,7 @@ def gaussian_mixture(x, number: int, floor: float, seed: int = 0):
     weights, means, covariances = max(starts, key=lambda found: found[0])[1:]
     for member, *moments in zip(members, means, covariances, strict=True):
         _assign(member, *moments)
-    return members[0] if number == 1 else Ensemble(members, weights / weights.sum())
+    return members[0] if number == 1 else Ensemble(members, weights)
 
 
 def expect_and_maximise(z, number, floor, rng):
@@ -84,16 +84,14 @@ def _linear(x, floor):
 
 def _assign(model, mean, covariance):
     """A Gaussian of standardised entries, as regressions on the entries before."""
-    size, min_scale = len(mean), model.conditional.min_scale
-    layer = model.network.direct_layer
+    size, layer = len(mean), model.network.direct_layer
     kernel, bias = np.zeros((size, 2 * size)), np.zeros((size, 2))
     for entry in range(size):
         before = covariance[:entry, :entry]
         slopes = np.linalg.solve(before, covariance[:entry, entry])
         left = covariance[entry, entry] - slopes @ covariance[:entry, entry]
         kernel[:entry, 2 * entry] = slopes
-        scale = np.sqrt(left) - min_scale
-        bias[entry] = mean[entry] - slopes @ mean[:entry], np.log(np.expm1(scale))
-    bias[:, 1] -= SCALE_OFFSET
+        loc = mean[entry] - slopes @ mean[:entry]
+        bias[entry] = loc, raw_scale(np.sqrt(left), model.conditional.min_scale)
     layer.kernel.assign(kernel.astype("float32"))
     layer.bias.assign(bias.ravel().astype("float32"))
