@@ -37,7 +37,8 @@ def gaussian_mixture(x, number: int, floor: float, seed: int = 0):
         EM Algorithm".
     """
     members = [_linear(x, floor) for _ in range(number)]
-    z = ops.convert_to_numpy(members[0].units.standardize(x)[0]).astype("float64")
+    z, _ = members[0].units.standardize(ops.convert_to_tensor(x, "float32"))
+    z = ops.convert_to_numpy(z).astype("float64")
     rng = np.random.RandomState(seed)
     starts = [expect_and_maximise(z, number, floor, rng) for _ in range(STARTS)]
     weights, means, covariances = max(starts, key=lambda found: found[0])[1:]
