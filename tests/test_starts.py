@@ -156,6 +156,7 @@ def test_a_column_never_seen_is_drawn_as_missing():
     assert np.isnan(drawn[:, 1]).all() and not np.isnan(drawn[:, 0]).any()
 
 
+@pytest.mark.compiled
 def test_a_network_knows_the_regressions_before_it_sees_a_row(monkeypatch):
     monkeypatch.setattr(starts, "STEPS", 400)
     _, x = chain(150)

@@ -1001,6 +1001,7 @@ def test_blocks_of_several_lengths():
     assert make("average, other blocks").block_length == 8
 
 
+@pytest.mark.compiled
 def test_networks_trained_apart_are_averaged_without_another_build():
     rng = np.random.RandomState(0)
     x = np.tile(rng.randint(2, size=(200, 3)), (1, 2)).astype("float32")
