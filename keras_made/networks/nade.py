@@ -17,6 +17,8 @@ from keras_made.masks import check_ordering, check_seed, connect, make_orderings
 BLOCK = 16
 # Entries up to which a step computes all and keeps one, where rows differ in order.
 MOST_ENTRIES = 64
+# Added to the seed of a kernel's initializer, so that no two kernels start alike.
+KERNEL_SEED, CONTEXT_SEED, OUTPUT_SEED, HIDDEN_SEED = range(4)
 
 
 @keras.saving.register_keras_serializable(package="keras_made")
@@ -135,9 +137,10 @@ class NADE(Autoregressive):
         )
 
     def _make_dense(self, number):
+        seed = HIDDEN_SEED + number
         return keras.layers.Dense(
             self.units,
-            kernel_initializer=another_initializer(self.kernel_initializer, number),
+            kernel_initializer=another_initializer(self.kernel_initializer, seed),
             kernel_regularizer=self.kernel_regularizer,
             dtype=self.dtype_policy,
             name=f"hidden_{number}",
@@ -164,17 +167,19 @@ class NADE(Autoregressive):
         super().build(x_shape, context_shape)
         size = self.event_size
         # Named by what they are in the formula: W, U, b, V, c.
-        self.kernel = self._add_kernel("kernel", size * self.num_features, self.units)
+        self.kernel = self._add_kernel(
+            "kernel", size * self.num_features, self.units, KERNEL_SEED
+        )
         self.context_kernel = None
         if self.context_size:
             self.context_kernel = self._add_kernel(
-                "context_kernel", self.context_size, self.units
+                "context_kernel", self.context_size, self.units, CONTEXT_SEED
             )
         self.bias = self.add_weight(
             name="bias", shape=(self.units,), initializer="zeros"
         )
         self.output_kernel = self._add_kernel(
-            "output_kernel", size * self.params_per_entry, self.units
+            "output_kernel", size * self.params_per_entry, self.units, OUTPUT_SEED
         )
         self.output_bias = self.add_weight(
             name="output_bias",
@@ -184,11 +189,11 @@ class NADE(Autoregressive):
         for layer in self.hidden:
             layer.build((None, self.units))
 
-    def _add_kernel(self, name, rows, units):
+    def _add_kernel(self, name, rows, units, seed):
         return self.add_weight(
             name=name,
             shape=(rows, units),
-            initializer=self.kernel_initializer,
+            initializer=another_initializer(self.kernel_initializer, seed),
             regularizer=self.kernel_regularizer,
         )
 

@@ -332,6 +332,18 @@ def test_it_comes_back_from_a_file(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_no_two_kernels_start_alike(name):
+    """Called again, a Keras initializer repeats itself."""
+    build, shape, context_size = NETWORKS[name]
+    network = build()
+    network.build((None, *shape), (None, context_size) if context_size else None)
+    starts = [to_numpy(v).ravel()[:6] for v in network.trainable_variables]
+    starts = [a / np.linalg.norm(a) for a in starts if len(a) == 6 and a.std() > 0]
+    alike = np.abs(np.stack(starts) @ np.stack(starts).T) - np.eye(len(starts))
+    assert alike.max() < 0.999
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_config_round_trip(name):
     network = NETWORKS[name][0]()
     config = network.get_config()
