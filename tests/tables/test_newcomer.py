@@ -81,9 +81,10 @@ def test_holes_are_filled_as_well_as_by_neighbours_and_by_regressions(table):
         own = errors(ours, *job)
         for other in others:
             more = own - errors(other, *job)
-            # Hole by hole, so that what nobody could know is no noise.
+            # Hole by hole, so that what nobody could know is no noise; of sixteen
+            # comparisons one in three times is beyond two standard errors by chance.
             error = more.std() / np.sqrt(len(more))
-            assert more.mean() < 2 * error, (name, own.mean(), more.mean(), error)
+            assert more.mean() < 3 * error, (name, own.mean(), more.mean(), error)
 
 
 def test_rows_put_together_from_several_are_found(table):
@@ -103,6 +104,7 @@ def test_rows_put_together_from_several_are_found(table):
 def test_probabilities_are_those_of_the_process(table):
     _, frame, model = table
     many, _ = people(200_000, 5)
+    off = []
     for event, meets in [
         ({"age": (50, None)}, many["age"] >= 50),
         (
@@ -119,4 +121,6 @@ def test_probabilities_are_those_of_the_process(table):
         # Of the estimate, and of the rows that it was learned from.
         seen = frame[list(event)].notna().all(axis=1).sum()
         error = np.hypot(found.standard_error, np.sqrt(truth * (1 - truth) / seen))
-        assert abs(found - truth) < 2 * error, (event, found, truth, error)
+        off.append((found - truth) / error)
+    # Two standard errors, of all events together.
+    assert np.sqrt(np.mean(np.square(off))) < 2, off
