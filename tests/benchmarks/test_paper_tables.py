@@ -130,7 +130,7 @@ def test_the_round_is_chosen_on_validation_and_patience_ends_a_run(tmp_path):
     np.testing.assert_allclose(result["valid"]["nll"], best, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.compiled
 def test_networks_are_mixed_as_densities(tmp_path):
     run = make_run(tmp_path, "natural")
     run.train(quiet)

@@ -267,7 +267,7 @@ def posterior(log_prob, x, row, observed):
 )
 def test_completions_are_exact_draws_for_every_missing_pattern(name):
     build, make_fixed = AGNOSTIC[name]
-    model, states_, draws = make(build()), all_states(6), 500
+    model, states_, draws = make(build()), all_states(6), 1000
     rows = np.random.RandomState(3).randint(2, size=(64, 6)).astype("float32")
     x = np.repeat(rows, draws, axis=0)
     observed = np.repeat(PATTERNS, draws, axis=0)
@@ -402,7 +402,7 @@ def test_particles_converge_to_the_posterior_of_the_mixture(name):
     row = np.array([1, 0, 1, 1, 0], "float32")
     observed = np.array([False, True, False, True, True])
     expected = posterior(log_prob, every, row, observed)
-    distances, num_rows = {}, 500
+    distances, num_rows = {}, 1000
     for particles in (2, 16, 96):
         completed = model.impute(
             np.tile(row, (num_rows, 1)),

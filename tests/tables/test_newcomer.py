@@ -22,7 +22,7 @@ def table():
     keras.utils.set_random_seed(0)
     whole, frame = people(3000, 0)
     model = TableDensity(frame)
-    model.fit(frame, epochs=30, verbose=0)
+    model.fit(frame, epochs=45, verbose=0)
     return whole, frame, model
 
 
@@ -81,10 +81,9 @@ def test_holes_are_filled_as_well_as_by_neighbours_and_by_regressions(table):
         own = errors(ours, *job)
         for other in others:
             more = own - errors(other, *job)
-            # Hole by hole, so that what nobody could know is no noise; of sixteen
-            # comparisons one in three times is beyond two standard errors by chance.
+            # Hole by hole, so that what nobody could know is no noise.
             error = more.std() / np.sqrt(len(more))
-            assert more.mean() < 3 * error, (name, own.mean(), more.mean(), error)
+            assert more.mean() < 2 * error, (name, own.mean(), more.mean(), error)
 
 
 def test_rows_put_together_from_several_are_found(table):
@@ -104,7 +103,6 @@ def test_rows_put_together_from_several_are_found(table):
 def test_probabilities_are_those_of_the_process(table):
     _, frame, model = table
     many, _ = people(200_000, 5)
-    off = []
     for event, meets in [
         ({"age": (50, None)}, many["age"] >= 50),
         (
@@ -121,6 +119,4 @@ def test_probabilities_are_those_of_the_process(table):
         # Of the estimate, and of the rows that it was learned from.
         seen = frame[list(event)].notna().all(axis=1).sum()
         error = np.hypot(found.standard_error, np.sqrt(truth * (1 - truth) / seen))
-        off.append((found - truth) / error)
-    # Two standard errors, of all events together.
-    assert np.sqrt(np.mean(np.square(off))) < 2, off
+        assert abs(found - truth) < 2 * error, (event, found, truth, error)
