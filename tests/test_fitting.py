@@ -153,6 +153,7 @@ def test_candidates_follow_the_rows():
     assert isinstance(recipes.default_conditional(holes), Incomplete)
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize("kind", ["bits", "real", "mixed", "holes"])
 def test_every_candidate_is_a_density_of_its_rows(kind):
     rng = np.random.RandomState(0)
