@@ -14,8 +14,10 @@ import numpy as np
 from keras import ops
 
 from keras_made.checks import check_finite, to_array
+from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.ensemble import Ensemble
 from keras_made.entries import Bernoulli, get
+from keras_made.networks.average import NetworkAverage
 from keras_made.recipes import mixed
 from keras_made.recipes.budget import Budget, check_minutes
 from keras_made.recipes.candidates import (
@@ -50,18 +52,21 @@ def fit_density(
 
     What is tried depends on the rows: a network in one order, many orders, few
     weights for few rows of bits; a deep NADE and a flow for real numbers; a deep NADE
-    for rows with holes; `TableDensity` for a DataFrame. Where rows are few and not bits
-    alone, Gaussians are tried too (`recipes.gaussians`), and all others are first
-    trained on draws of a Gaussian copula of the rows (`recipes.starts`). Each is
-    trained until its validation no longer gains. In the time that is left those that
-    were cut short are trained for longer, then more of the best, from other seeds and
-    in other orders, and all that make the mixture better on the validation rows are
-    mixed.
+    for rows with holes; `TableDensity` for a DataFrame; for images a network in one
+    order and a PixelCNN, and their average, entry by entry, where these are bits or
+    classes. Where rows are few and not bits alone, Gaussians are tried too
+    (`recipes.gaussians`), and all others are first trained on draws of a Gaussian
+    copula of the rows (`recipes.starts`). Each is trained until its validation no
+    longer gains. In the time that is left those that were cut short are trained for
+    longer, then more of the best, from other seeds and in other orders, and all that
+    make the mixture better on the validation rows are mixed.
 
     Args:
-        x: rows `(n, D)`, NaN where missing, or a DataFrame of pandas.
+        x: rows `(n, D)`, or images `(n, height, width)` or `(n, height, width,
+            channels)`, NaN where missing; or a DataFrame of pandas.
         conditional: of the entries; None: bits where a column holds 0 and 1 alone, a
-            mixture of normals heard in pieces elsewhere.
+            mixture of normals heard in pieces elsewhere; in images whose values are
+            integers from 0 to 255, a mixture of logistics.
         validation_data: rows to choose and to stop by; with `context`, a tuple
             `(rows, context)`. None: a tenth of `x`, at most 5,000.
         context: `(n, C)`, what the density is conditional on.
@@ -119,10 +124,11 @@ def _fit_frame(frame, conditional, validation_data, context, minutes, verbose):
 
 def _check_rows(name, x):
     x = to_array(name, x)
-    if x.ndim != 2 or len(x) < 10 or not x.shape[1]:
+    if x.ndim not in (2, 3, 4) or len(x) < 10 or not x.size:
         raise ValueError(
-            f"`{name}` must be at least ten rows of D numbers, (n, D); flatten images, "
-            f"`x.reshape(len(x), -1)`. Received: shape {x.shape}."
+            f"`{name}` must be at least ten rows of D numbers, (n, D), or images "
+            "(n, height, width) or (n, height, width, channels). Received: shape "
+            f"{x.shape}."
         )
     x = x.astype("float32")
     check_finite(name, x, missing=True)
@@ -168,6 +174,7 @@ class _Trained(NamedTuple):
     scores: np.ndarray  # log p of the validation rows
     seconds: float
     cut: bool  # by the time
+    parts: tuple = ()  # names of what is averaged
 
 
 class _Search:
@@ -179,20 +186,25 @@ class _Search:
         self.started = time.perf_counter()
         size = 0 if train[1] is None else train[1].shape[1]
         self.candidates = candidates(train[0], conditional, size)
-        bits = isinstance(conditional, Bernoulli)
-        self.is_small = has_few(*train[0].shape) and not bits
+        rows = train[0].ndim == 2 and not isinstance(conditional, Bernoulli)
+        self.is_small = rows and has_few(*train[0].shape)
         self.trained, self.choice = [], []
+        # What is averaged by now, and its place in both lists once that is several.
+        self.averaged, self.place_of_average = [], None
 
     def run(self):
         first = next((one for one in self.candidates if one.steps), None)
+        is_slow = any(one.slow for one in self.candidates)
         for place, candidate in enumerate(self.candidates):
             if place and self.passed() > FIRST * self.seconds:
                 break
             left = sum(one.steps > 0 for one in self.candidates[place:])
             seconds = (FIRST * self.seconds - self.passed()) / max(1, left)
             # What is likeliest is not cut short for the others, where it needs long.
-            alone = candidate is first and not self.is_small
+            alone = candidate is first and not (self.is_small or is_slow)
             most = ALONE * self.seconds if alone else None
+            if candidate.slow:
+                seconds = ALONE * self.seconds - self.passed()
             self.try_one(candidate, 0, seconds, most)
         for _ in range(MOST_MORE):
             candidate = self.next_one()
@@ -223,8 +235,9 @@ class _Search:
             for one in fit
             if one.cut and counts[one.candidate.name] == 1 and one.scores.mean() > near
         ]
-        mixed = {self.trained[place].candidate.name for place in self.best_mixture()[0]}
-        mixed = [one for one in fit if one.candidate.name in mixed]
+        taken = [self.trained[place] for place in self.best_mixture()[0]]
+        names = {name for one in taken for name in one.parts or [one.candidate.name]}
+        mixed = [one for one in fit if one.candidate.name in names]
         mixed.sort(key=lambda one: counts[one.candidate.name])
         found = [*cut, *mixed]
         return found[0].candidate if found else None
@@ -239,24 +252,58 @@ class _Search:
         cut = fit_one(model, candidate, self.train, self.valid, seconds, most)
         if candidate.finish is not None:
             model = candidate.finish(model)
-        scores = ops.convert_to_numpy(model.log_prob(*self.valid, verbose=0))
+        scores = self.score(model)
         spent = time.perf_counter() - started
-        one = _Trained(candidate, model, scores.astype("float64"), spent, cut)
-        self.trained.append(one)
-        self.choice.append(
-            {
-                "name": candidate.name,
-                "why": candidate.why,
-                "valid": float(-scores.mean()),
-                "seconds": spent,
-                "taken": False,
-            }
-        )
+        one = _Trained(candidate, model, scores, spent, cut)
+        self.add(one)
+        if candidate.averaged:
+            self.average(one)
+
+    def score(self, model):
+        scores = ops.convert_to_numpy(model.log_prob(*self.valid, verbose=0))
+        return scores.astype("float64")
+
+    def add(self, one, place=None):
+        """Put what was trained, and what is said of it, last or in place of another."""
+        nats = float(-one.scores.mean())
+        line = {
+            "name": one.candidate.name,
+            "why": one.candidate.why,
+            "valid": nats,
+            "seconds": one.seconds,
+            "taken": False,
+        }
+        if place is None:
+            self.trained.append(one)
+            self.choice.append(line)
+        else:
+            self.trained[place], self.choice[place] = one, line
         if self.verbose:
             print(
-                f"{candidate.name}: {-scores.mean():.3f} nats on {len(scores)} "
-                f"validation rows, {self.choice[-1]['seconds']:.0f} s ({candidate.why})"
+                f"{line['name']}: {nats:.3f} nats on {len(one.scores)} validation "
+                f"rows, {one.seconds:.0f} s ({line['why']})"
             )
+
+    def average(self, one):
+        """Average its network with those before it, where that is the better for it."""
+        together = [*self.averaged, one]
+        if len(together) > 1:
+            started = time.perf_counter()
+            network = NetworkAverage([each.model.network for each in together])
+            model = AutoregressiveDensity(network, one.model.conditional)
+            model.build(_shapes(*self.train))
+            scores, place = self.score(model), self.place_of_average
+            before = together if place is None else [self.trained[place], one]
+            if scores.mean() <= max(each.scores.mean() for each in before):
+                return
+            names = tuple(each.candidate.name for each in together)
+            candidate = Candidate("average", " and ".join(names), None, steps=0)
+            spent = time.perf_counter() - started
+            average = _Trained(candidate, model, scores, spent, False, names)
+            self.add(average, place)
+            if place is None:
+                self.place_of_average = len(self.trained) - 1
+        self.averaged = together
 
     def best_mixture(self):
         """Places of all that make the mixture better, best first, and its scores.
@@ -285,12 +332,18 @@ class _Search:
         models = [self.trained[place].model for place in taken]
         model = models[0] if len(models) == 1 else Ensemble(models)
         if not model.built:
-            model.build((None, *self.train[0].shape[1:]))
+            model.build(_shapes(*self.train))
         if self.verbose:
             names = ", ".join(self.choice[place]["name"] for place in taken)
             print(f"taken: {names}; {-scores.mean():.3f} nats on the validation rows")
         model.choice = self.choice
         return model
+
+
+def _shapes(x, context):
+    """Those of the input of a model of such rows."""
+    shape = (None, *x.shape[1:])
+    return shape if context is None else (shape, (None, context.shape[1]))
 
 
 def fit_one(model, candidate, train, valid, seconds, most=None):

@@ -115,6 +115,73 @@ def test_few_rows_leave_out_only_what_is_clearly_worse():
     assert mixture_of(best - 0.1 + noise - noise.mean(), best) == [1, 0]
 
 
+@pytest.mark.neutral
+def test_networks_of_images_are_averaged_where_that_gains(monkeypatch):
+    """Fair coins, and two networks that are wrong about them in opposite ways."""
+    x = (np.random.RandomState(0).rand(400, 2, 3) < 0.5).astype("float32")
+
+    def candidate(name, bias):
+        def make(seed):
+            network = MADE([4], event_shape=(2, 3))
+            model = AutoregressiveDensity(network)
+            model.build((None, 2, 3))
+            network.output_bias.assign(np.full(6, bias))
+            return model
+
+        return Candidate(name, "", make, rate=0.0, steps=1, averaged=True)
+
+    found = [candidate("high", 1.0), candidate("low", -1.0)]
+    monkeypatch.setattr(fitting, "candidates", lambda *a: found)
+    monkeypatch.setattr(fitting, "MOST_MORE", 0)
+    monkeypatch.setattr(fitting, "STEPS_OF_A_ROUND", 1)
+    model = fit_density(x, validation_data=x, minutes=5, verbose=0)
+    assert [one["name"] for one in model.choice] == ["high", "low", "average"]
+    assert [one["taken"] for one in model.choice] == [False, False, True]
+    nats = -to_numpy(model.log_prob(x[:10], verbose=0))
+    np.testing.assert_allclose(nats, 6 * np.log(2), rtol=1e-2)
+
+
+def averages_of(monkeypatch, *nats):
+    """What is averaged of networks whose own nats, and their averages', are given.
+
+    Each of `nats` is a number, or the pair of one network and of its average with
+    those before it.
+    """
+    rows = (np.zeros((20, 2, 2)), None)
+    search = fitting._Search(rows, rows, Bernoulli(), 10.0, 0)
+    candidate = small("a", 0.0)._replace(averaged=True)
+    for place, pair in enumerate(nats):
+        own, joint = pair if isinstance(pair, tuple) else (pair, None)
+        model = AutoregressiveDensity(MADE([3], event_shape=(2, 2), seed=place))
+        one = fitting._Trained(candidate, model, np.full(20, -own), 1, False)
+        monkeypatch.setattr(search, "score", lambda _, joint=joint: np.full(20, -joint))
+        search.add(one)
+        search.average(one)
+    names = [one["name"] for one in search.choice]
+    assert names.count("average") <= 1
+    assert [one.candidate.name for one in search.trained] == names
+    return len(search.averaged), names, [one["valid"] for one in search.choice]
+
+
+def test_an_average_grows_while_it_gains(monkeypatch):
+    assert averages_of(monkeypatch, 5.0, (6.0, 5.5)) == (1, ["a", "a"], [5.0, 6.0])
+    assert averages_of(monkeypatch, 5.0, (6.0, 4.5)) == (
+        2,
+        ["a", "a", "average"],
+        [5.0, 6.0, 4.5],
+    )
+    assert averages_of(monkeypatch, 5.0, (6.0, 4.5), (5.0, 4.75)) == (
+        2,
+        ["a", "a", "average", "a"],
+        [5.0, 6.0, 4.5, 5.0],
+    )
+    assert averages_of(monkeypatch, 5.0, (6.0, 4.5), (5.0, 4.25)) == (
+        3,
+        ["a", "a", "average", "a"],
+        [5.0, 6.0, 4.25, 5.0],
+    )
+
+
 def test_little_time_still_gives_a_model(quick):
     model = fit_density(bits(), minutes=1e-6, verbose=0)
     assert len(model.choice) == 1 and model.choice[0]["taken"]
@@ -153,15 +220,54 @@ def test_candidates_follow_the_rows():
     assert isinstance(recipes.default_conditional(holes), Incomplete)
 
 
+def test_candidates_follow_the_images():
+    images = bits(40, 12).reshape(40, 4, 3)
+    assert names_of(images) == ["one order", "many orders", "neighbours"]
+    many = np.concatenate([images] * (recipes.FEW_ROWS // 40))
+    assert names_of(many) == ["one order", "neighbours"]
+    # Averaged where they give logits, which centres of a mixture are not.
+    for x, averaged in ((images, True), (7 * images, False)):
+        conditional = recipes.default_conditional(x)
+        found = {c.name: c for c in recipes.candidates(x, conditional)}
+        assert found["one order"].averaged == found["neighbours"].averaged == averaged
+        assert found["neighbours"].slow
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((0, 1), "Bernoulli"),
+        ((0, 1, np.nan), "Incomplete"),
+        ((0, 3, 16), 17),
+        ((0, 200), 256),
+        ((0, 256), "MixtureOfNormals"),
+        ((-1, 1), "MixtureOfNormals"),
+        ((0.5, 1), "MixtureOfNormals"),
+    ],
+)
+def test_pixels_are_bits_or_levels_or_numbers(values, expected):
+    x = np.resize(np.array(values, "float32"), (10, 3, 3))
+    found = recipes.default_conditional(x)
+    name = type(found).__name__
+    assert expected in (name, getattr(found, "num_levels", None))
+
+
 @pytest.mark.neutral
-@pytest.mark.parametrize("kind", ["bits", "real", "mixed", "holes"])
+@pytest.mark.parametrize(
+    "kind", ["bits", "real", "mixed", "holes", "images", "colours with holes"]
+)
 def test_every_candidate_is_a_density_of_its_rows(kind):
     rng = np.random.RandomState(0)
-    x = {"bits": bits(40, 3), "real": rng.normal(5, 2, size=(40, 3))}.get(kind)
+    x = {
+        "bits": bits(40, 3),
+        "real": rng.normal(5, 2, size=(40, 3)),
+        "images": bits(40, 6).reshape(40, 2, 3),
+        "colours with holes": rng.randint(256, size=(40, 2, 2, 2)),
+    }.get(kind)
     if x is None:
         x = np.stack([rng.rand(40) < 0.5, rng.normal(size=40)], axis=1)
     x = x.astype("float32")
-    if kind == "holes":
+    if "holes" in kind:
         x[rng.rand(*x.shape) < 0.3] = np.nan
     for candidate in recipes.candidates(x, recipes.default_conditional(x)):
         model = candidate.make(1)
@@ -226,7 +332,8 @@ def test_more_time_is_taken_where_all_epochs_ask_for_it(most, epochs, monkeypatc
         ({"x": np.zeros(20)}, "ten rows"),
         ({"x": np.full((20, 2), np.inf)}, "finite"),
         ({"x": np.full((20, 2), np.nan)}, "every entry is NaN"),
-        ({"x": np.zeros((20, 3, 3))}, "flatten images"),
+        ({"x": np.zeros((20, 3, 3, 3, 3))}, "or images"),
+        ({"x": np.zeros((20, 0, 3))}, "or images"),
         ({"x": bits(), "context": np.zeros((3, 1))}, "context"),
         ({"x": bits(), "conditional": "normals"}, "conditional"),
     ],

@@ -1,4 +1,4 @@
-"""What is tried on rows of a kind: networks with their rates, and why each of them."""
+"""What is tried on rows or images of a kind: networks, their rates, and why them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,9 +12,12 @@ from keras_made.entries import (
     Categorical,
     Columns,
     Incomplete,
+    MixtureOfLogistics,
+    MixtureOfNormals,
 )
 from keras_made.flows import SplineMAF
 from keras_made.networks.made import MADE
+from keras_made.networks.pixelcnn import PixelCNN
 from keras_made.recipes import mixed
 from keras_made.recipes.gaussians import gaussian_mixture
 from keras_made.recipes.starts import has_few, start_at_marginals
@@ -25,6 +28,10 @@ NUM_ORDERS, MIXED_AT_END, MIXED_IN_TRAINING = 512, 64, 8
 MANY_ROWS, FEW_ROWS = 15_000, 8_000
 # Of real entries. Columns are often rounded: narrower ones would sit on single values.
 NUM_COMPONENTS, MIN_SCALE = 8, 1e-2
+# Of grey levels: components, and a byte's levels, which images of more than a few have.
+LOGISTICS, FEW_LEVELS, BYTE = 5, 16, 256
+# Maps for each channel, layers and width of the kernels of convolutions.
+PIXEL_UNITS, PIXEL_LAYERS, PIXEL_KERNEL = 16, 5, 5
 # Numbers of Gaussians for few rows, and the rows that one needs for each column.
 GAUSSIANS, ROWS_OF_A_GAUSSIAN = (1, 2, 3, 5), 2
 
@@ -35,7 +42,9 @@ class Candidate(NamedTuple):
     `make(seed)` gives a built density or flow; `finish` the same with as many members
     as are mixed in the end, or None where that is the same one. `continuous`: the
     entries that are real, where rows start at a copula; None: where they do not.
-    `steps` of 0: what is made is fitted.
+    `steps` of 0: what is made is fitted. `slow`: it learns for as long as there is
+    time, which the others leave to it. `averaged`: its network shares an ordering with
+    others of the kind, and gives logits, so that their average is a density too.
     """
 
     name: str
@@ -47,12 +56,19 @@ class Candidate(NamedTuple):
     steps: int = 6000
     batch_size: int = 100
     continuous: np.ndarray | bool | None = None
+    slow: bool = False
+    averaged: bool = False
 
 
 def default_conditional(x):
-    """What entries are like, by their values: bits, or real numbers, by column."""
+    """What entries are like, by their values: bits, or real numbers, by column.
+
+    Those of an image are all alike: bits, levels or real numbers.
+    """
     if _are_bits(x):
         conditional = Bernoulli()
+    elif x.ndim > 2:
+        conditional = _pixel(x[~np.isnan(x)])
     else:
         real = mixed.real_entry(NUM_COMPONENTS, MIN_SCALE)
         conditional = Columns([Bernoulli() if _are_bits(c) else real for c in x.T])
@@ -64,8 +80,25 @@ def _are_bits(x):
     return len(seen) > 0 and bool(np.all((seen == 0) | (seen == 1)))
 
 
+def _pixel(seen):
+    levels = seen.max() + 1
+    if seen.min() < 0 or levels > BYTE or np.any(seen != np.round(seen)):
+        return MixtureOfNormals(NUM_COMPONENTS, MIN_SCALE)
+    levels = int(levels) if levels <= FEW_LEVELS + 1 else BYTE
+    return MixtureOfLogistics(LOGISTICS, levels)
+
+
 def candidates(x, conditional, context_size=0):
-    """Those that suit such rows, the likeliest first."""
+    """Those that suit such rows, the likeliest first.
+
+    Args:
+        x: rows `(n, D)`, or images `(n, height, width)` or `(n, height, width,
+            channels)`.
+        conditional: of the entries.
+        context_size: width of the context, 0 for none.
+    """
+    if x.ndim > 2:
+        return _of_images(x, conditional, context_size)
     rows, size = x.shape
     found = []
     bits = isinstance(conditional, Bernoulli)
@@ -91,6 +124,14 @@ def candidates(x, conditional, context_size=0):
     return found
 
 
+def _of_images(x, conditional, context_size):
+    """Two whose average is better than either; many orders for few images of bits."""
+    found = [_one_order(x, conditional, context_size)]
+    if isinstance(conditional, Bernoulli) and len(x) < FEW_ROWS:
+        found.append(_many_orders(x, context_size))
+    return [*found, _neighbours(x, conditional, context_size)]
+
+
 def _start(network, conditional, x, context_size, structures=None):
     """A density that is about to learn rows like these."""
     model = _build(network, conditional, x, context_size, structures)
@@ -100,7 +141,7 @@ def _start(network, conditional, x, context_size, structures=None):
 
 def _build(network, conditional, x, context_size, structures=None):
     model = AutoregressiveDensity(network, conditional, structures=structures)
-    shape = (None, x.shape[1])
+    shape = (None, *x.shape[1:])
     model.build((shape, (None, context_size)) if context_size else shape)
     if model.units.real.any():
         model.adapt(x if not context_size else (x, np.zeros((len(x), context_size))))
@@ -112,13 +153,15 @@ def _one_order(x, conditional, context_size):
     many = rows >= MANY_ROWS
     units = 1000 if many else 500
     dropout = 0.1 if many else 0.3 if rows >= FEW_ROWS else 0.5
+    # Images are read as they are by their other network.
+    orderings = ("natural", "reversed", "random") if x.ndim == 2 else ("natural",)
 
     def make(seed):
-        ordering = ("natural", "reversed", "random")[min(seed, 2)]
         network = MADE(
             [units, units],
             None if bits else conditional.num_params,
-            ordering=ordering,
+            event_shape=x.shape[1:],
+            ordering=orderings[min(seed, len(orderings) - 1)],
             residual=True,
             dropout=dropout,
             seed=seed,
@@ -127,8 +170,36 @@ def _one_order(x, conditional, context_size):
 
     why = f"{rows} rows train one order well: {units} units, dropout {dropout}"
     steps = 8000 if many else 6000
+    if x.ndim > 2:
+        averaged = _are_logits(conditional)
+        return Candidate("one order", why, make, steps=steps, averaged=averaged)
     continuous = None if bits else conditional.continuous
     return Candidate("one order", why, make, steps=steps, continuous=continuous)
+
+
+def _are_logits(conditional):
+    return isinstance(conditional, Bernoulli | Categorical)
+
+
+def _neighbours(x, conditional, context_size):
+    shape = x.shape[1:]
+    channels = shape[2] if len(shape) == 3 else 1
+    bits = isinstance(conditional, Bernoulli)
+
+    def make(seed):
+        network = PixelCNN(
+            shape,
+            PIXEL_UNITS * channels,
+            None if bits else conditional.num_params,
+            num_layers=PIXEL_LAYERS,
+            kernel_size=PIXEL_KERNEL,
+        )
+        return _build(network, conditional, x, context_size)
+
+    why = "a PixelCNN: what is near counts, wherever it is"
+    settings = {"rate": 5e-3, "decay": 0.0, "steps": 8000, "batch_size": 50}
+    averaged = _are_logits(conditional)
+    return Candidate("neighbours", why, make, slow=True, averaged=averaged, **settings)
 
 
 def _many_orders(x, context_size):
@@ -153,6 +224,7 @@ def _cycle(name, why, x, context_size, hidden_units, options, **settings):
     def make(seed):
         network = MADE(
             hidden_units,
+            event_shape=x.shape[1:],
             ordering="random",
             num_masks=NUM_ORDERS,
             encoder=Categorical(2),

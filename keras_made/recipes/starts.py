@@ -23,9 +23,10 @@ def start_at_marginals(network, conditional, x) -> None:
         network: built, with an `output_bias` of all parameters, which is zero; any
             other, such as one that was trained before, is left as it is.
         conditional: of the entries.
-        x: rows `(n, D)`, NaN where missing.
+        x: rows `(n, *event_shape)`, NaN where missing.
     """
     bias = getattr(network, "output_bias", None)
+    x = x.reshape(len(x), -1)
     start = np.zeros((x.shape[1], network.params_per_entry))
     if bias is None or int(np.prod(bias.shape)) != start.size or was_trained(network):
         return
