@@ -35,8 +35,6 @@ from paper_tables import RESULTS, chosen, read_results
 from timing import choose_backend, describe_machine, load_data
 
 FOLDS = 10
-# Rows that are images are given as such.
-IMAGES = {"binarized_mnist": (28, 28)}
 REAL = ("red_wine", *TABLES)
 
 
@@ -56,11 +54,7 @@ def score(model, rows):
 
 def binary(name, args):
     data = load_data(name, args.data)
-    shape = IMAGES.get(name, (-1,))
-    parts = [
-        data[part].reshape(len(data[part]), *shape).astype("float32")
-        for part in ("train", "valid", "test")
-    ]
+    parts = [data[part].astype("float32") for part in ("train", "valid", "test")]
     model, cpu, clock = fit(*parts[:2], args.minutes)
     nll, error = score(model, parts[2])
     return {

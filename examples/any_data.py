@@ -2,9 +2,9 @@
 
     python examples/any_data.py [--minutes 0.3] [--quick] [--out any_data.png]
 
-Data sets are drawn from known processes; where a process has an entropy on paper, it says
-what no density can be better than. The picture shows the validation nats of everything that was
-tried, what was taken, and the entropy.
+Each data set is drawn from a process that is known, so that its entropy, where it can
+be written down, says what no density can be better than. The picture shows the
+validation nats of everything that was tried, what was taken, and the entropy.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def numbers(rng, rows):
 
 
 def images(rng, rows):
-    """A filled rectangle on eight by eight pixels, of which every hundredth is wrong."""
+    """A rectangle on eight by eight pixels, of which every hundredth is wrong."""
     corners = np.sort(rng.randint(9, size=(2, rows, 2)), axis=-1)
     low, high = corners[..., 0, None], corners[..., 1, None]
     inside = (np.arange(8) >= low) & (np.arange(8) < high)

@@ -50,11 +50,14 @@ def fit_density(
 ):
     """Train a good density of some rows within a number of minutes.
 
-    What is tried depends on the rows: a network in one order, many orders, few
-    weights for few rows of bits; a deep NADE and a flow for real numbers; a deep NADE
-    for rows with holes; `TableDensity` for a DataFrame; for images a network in one
-    order and a PixelCNN, and their average, entry by entry, where these are bits or
-    classes. Where rows are few and not bits alone, Gaussians are tried too
+    What is tried depends on the rows: a network in one order, many orders, few weights
+    for few rows of bits; a deep NADE and a flow for real numbers; a deep NADE for rows
+    with holes; `TableDensity` for a DataFrame; for images a network in one order and a
+    PixelCNN, and their average, entry by entry, where these are bits or classes. Rows
+    of bits that are images, laid out row by row, are told by columns that are alike
+    (`recipes.images`).
+
+    Where rows are few and not bits alone, Gaussians are tried too
     (`recipes.gaussians`), and all others are first trained on draws of a Gaussian
     copula of the rows (`recipes.starts`). Each is trained until its validation no
     longer gains. In the time that is left those that were cut short are trained for

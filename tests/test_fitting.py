@@ -12,6 +12,7 @@ from keras_made import (
     Bernoulli,
     Ensemble,
     Incomplete,
+    NetworkAverage,
     TableDensity,
     fit_density,
     fitting,
@@ -20,6 +21,7 @@ from keras_made import (
 from keras_made.recipes import candidates as recipes
 from keras_made.recipes.budget import Budget
 from keras_made.recipes.candidates import Candidate
+from keras_made.recipes.images import image_shape
 
 
 def bits(num_rows=200, size=4, seed=0):
@@ -218,6 +220,44 @@ def test_candidates_follow_the_rows():
     assert names_of(mixed) == ["one order", "any order"]
     assert names_of(holes) == ["any order"]
     assert isinstance(recipes.default_conditional(holes), Incomplete)
+
+
+def rectangles(rows, size=8):
+    """Filled ones, from a corner of the image on."""
+    corner = np.random.RandomState(0).randint(1, size, (rows, 2, 1))
+    inside = np.arange(size) < corner
+    return (inside[:, 0, :, None] & inside[:, 1, None, :]).astype("float32")
+
+
+def test_rows_of_bits_that_are_images_are_told():
+    images = rectangles(300)
+    flat = images.reshape(-1, 64)
+    assert image_shape(flat) == (8, 8)
+    assert image_shape(images[:, :, :6].reshape(-1, 48)) == (8, 6)
+    assert image_shape(rectangles(300, 5).reshape(-1, 25)) is None
+    assert image_shape(bits(300, 64)) is None
+    assert image_shape(np.ones((300, 64), "float32")) is None
+    # A chain of bits, each like the one before, is none; nor are pixels in disorder.
+    steps = np.random.RandomState(0).rand(300, 64) < 0.1
+    assert image_shape(np.cumsum(steps, axis=1) % 2.0) is None
+    assert image_shape(flat[:, np.random.RandomState(0).permutation(64)]) is None
+    candidates = recipes.candidates(flat, Bernoulli())
+    assert [c.name for c in candidates] == ["one order", "many orders", "neighbours"]
+    single, _, neighbours = (c.make(0) for c in candidates)
+    assert "8 x 8" in candidates[-1].why
+    # What it hears is what a PixelCNN of images does, and both may be averaged.
+    assert neighbours.event_shape == (64,)
+    inner = neighbours.network.networks[0]
+    np.testing.assert_allclose(
+        to_numpy(neighbours.network(flat[:5])),
+        to_numpy(inner(images[:5])).reshape(5, 64),
+        atol=1e-6,
+    )
+    average = AutoregressiveDensity(
+        NetworkAverage([single.network, neighbours.network])
+    )
+    assert to_numpy(average.log_prob(flat[:5], verbose=0)).shape == (5,)
+    assert candidates[0].make(3).network.ordering == "natural"
 
 
 def test_candidates_follow_the_images():

@@ -34,6 +34,9 @@ class NetworkAverage(Autoregressive):
         networks: at least one `Autoregressive`, with the same `num_params` and
             `num_masks`, built or not. Events of several axes reach a network that has
             no `event_shape` of its own, such as an unbuilt `MADE`, as vectors.
+        event_shape: of the average, whose entries reach each network in its own shape,
+            in C order: `(784,)` for networks of 28 x 28 images. None: that of the
+            networks with most axes.
         **layer_kwargs: `name`, `dtype`, `trainable` of any Keras layer.
 
     Call arguments:
@@ -63,7 +66,13 @@ class NetworkAverage(Autoregressive):
         https://arxiv.org/abs/1612.01474
     """
 
-    def __init__(self, networks: Sequence[Autoregressive], **layer_kwargs):
+    def __init__(
+        self,
+        networks: Sequence[Autoregressive],
+        *,
+        event_shape: tuple[int, ...] | None = None,
+        **layer_kwargs,
+    ):
         if not isinstance(networks, list | tuple):
             raise ValueError(
                 f"`networks` must be a sequence of networks. Received: {networks!r}."
@@ -73,7 +82,7 @@ class NetworkAverage(Autoregressive):
         super().__init__(
             first.num_params,
             num_masks=first.num_masks,
-            event_shape=_shared_event_shape(networks),
+            event_shape=event_shape or _shared_event_shape(networks),
             **layer_kwargs,
         )
         self.networks = networks
@@ -196,6 +205,11 @@ class NetworkAverage(Autoregressive):
 
     def _check_built(self):
         first, *others = self.networks
+        if first.event_size != self.event_size:
+            raise ValueError(
+                f"`event_shape` must hold as many entries as the networks' events, "
+                f"{first.event_size}. Received: event_shape={self.event_shape}."
+            )
         for k, network in enumerate(others, start=1):
             for name in ("event_size", "num_features", "context_size"):
                 _check_equal(name, getattr(first, name), getattr(network, name), k)
@@ -213,7 +227,7 @@ class NetworkAverage(Autoregressive):
     def get_config(self):
         config = super().get_config()
         # These are the networks' own.
-        for name in ("num_params", "num_masks", "event_shape", "encoder"):
+        for name in ("num_params", "num_masks", "encoder"):
             config.pop(name)
         networks = [keras.saving.serialize_keras_object(n) for n in self.networks]
         for network in networks if self.built else []:

@@ -16,10 +16,12 @@ from keras_made.entries import (
     MixtureOfNormals,
 )
 from keras_made.flows import SplineMAF
+from keras_made.networks.average import NetworkAverage
 from keras_made.networks.made import MADE
 from keras_made.networks.pixelcnn import PixelCNN
 from keras_made.recipes import mixed
 from keras_made.recipes.gaussians import gaussian_mixture
+from keras_made.recipes.images import image_shape
 from keras_made.recipes.starts import has_few, start_at_marginals
 
 # Orders of a cycle; as many of them are mixed at the end, and while training.
@@ -97,11 +99,12 @@ def candidates(x, conditional, context_size=0):
         conditional: of the entries.
         context_size: width of the context, 0 for none.
     """
-    if x.ndim > 2:
-        return _of_images(x, conditional, context_size)
+    bits = isinstance(conditional, Bernoulli)
+    image = x.shape[1:] if x.ndim > 2 else image_shape(x) if bits else None
+    if image is not None:
+        return _of_images(x, conditional, context_size, image)
     rows, size = x.shape
     found = []
-    bits = isinstance(conditional, Bernoulli)
     holes = bool(np.any(conditional.incomplete))
     if not holes:
         found.append(_one_order(x, conditional, context_size))
@@ -124,12 +127,15 @@ def candidates(x, conditional, context_size=0):
     return found
 
 
-def _of_images(x, conditional, context_size):
-    """Two whose average is better than either; many orders for few images of bits."""
-    found = [_one_order(x, conditional, context_size)]
+def _of_images(x, conditional, context_size, image):
+    """Two whose average is better than either; many orders for few images of bits.
+
+    `image` is the shape of an image, which rows of bits may have, too.
+    """
+    found = [_one_order(x, conditional, context_size, is_image=True)]
     if isinstance(conditional, Bernoulli) and len(x) < FEW_ROWS:
         found.append(_many_orders(x, context_size))
-    return [*found, _neighbours(x, conditional, context_size)]
+    return [*found, _neighbours(x, conditional, context_size, image)]
 
 
 def _start(network, conditional, x, context_size, structures=None):
@@ -148,13 +154,13 @@ def _build(network, conditional, x, context_size, structures=None):
     return model
 
 
-def _one_order(x, conditional, context_size):
+def _one_order(x, conditional, context_size, is_image=False):
     rows, bits = len(x), isinstance(conditional, Bernoulli)
     many = rows >= MANY_ROWS
     units = 1000 if many else 500
     dropout = 0.1 if many else 0.3 if rows >= FEW_ROWS else 0.5
     # Images are read as they are by their other network.
-    orderings = ("natural", "reversed", "random") if x.ndim == 2 else ("natural",)
+    orderings = ("natural",) if is_image else ("natural", "reversed", "random")
 
     def make(seed):
         network = MADE(
@@ -170,7 +176,7 @@ def _one_order(x, conditional, context_size):
 
     why = f"{rows} rows train one order well: {units} units, dropout {dropout}"
     steps = 8000 if many else 6000
-    if x.ndim > 2:
+    if is_image:
         averaged = _are_logits(conditional)
         return Candidate("one order", why, make, steps=steps, averaged=averaged)
     continuous = None if bits else conditional.continuous
@@ -181,22 +187,24 @@ def _are_logits(conditional):
     return isinstance(conditional, Bernoulli | Categorical)
 
 
-def _neighbours(x, conditional, context_size):
-    shape = x.shape[1:]
-    channels = shape[2] if len(shape) == 3 else 1
+def _neighbours(x, conditional, context_size, image):
+    channels = image[2] if len(image) == 3 else 1
     bits = isinstance(conditional, Bernoulli)
 
     def make(seed):
         network = PixelCNN(
-            shape,
+            image,
             PIXEL_UNITS * channels,
             None if bits else conditional.num_params,
             num_layers=PIXEL_LAYERS,
             kernel_size=PIXEL_KERNEL,
         )
+        if x.ndim == 2:
+            network = NetworkAverage([network], event_shape=x.shape[1:])
         return _build(network, conditional, x, context_size)
 
-    why = "a PixelCNN: what is near counts, wherever it is"
+    size = " x ".join(str(length) for length in image)
+    why = f"a PixelCNN of {size}: what is near counts, wherever it is"
     settings = {"rate": 5e-3, "decay": 0.0, "steps": 8000, "batch_size": 50}
     averaged = _are_logits(conditional)
     return Candidate("neighbours", why, make, slow=True, averaged=averaged, **settings)

@@ -47,6 +47,13 @@ from keras_made.networks import attention
 pytestmark = pytest.mark.neutral
 
 # name: (constructor, event shape, size of the context)
+
+
+def pixelcnn_of_rows(event_shape=(6,)):
+    network = PixelCNN((2, 3), 8, num_layers=2)
+    return NetworkAverage([network], event_shape=event_shape)
+
+
 NETWORKS = {
     "nade": (lambda: NADE(8), (6,), 0),
     "nade, reversed": (lambda: NADE(8, 2, ordering="reversed"), (6,), 2),
@@ -148,6 +155,11 @@ NETWORKS = {
     "average, image": (
         lambda: NetworkAverage([MADE([12]), PixelCNN((3, 3), 8, num_layers=3)]),
         (3, 3),
+        0,
+    ),
+    "average, rows of images": (
+        lambda: NetworkAverage([MADE([12]), pixelcnn_of_rows()]),
+        (6,),
         0,
     ),
     "average, other blocks": (
@@ -575,6 +587,7 @@ def average_of(*networks):
             "encoder",
         ),
         (lambda: average_of(NADE(4), NADE(4, ordering="reversed")), "orderings"),
+        (lambda: built(pixelcnn_of_rows((5,))), r"hold as many .* 6\. Received"),
         (lambda: average_of(*(Recurrent((n,), 8) for n in (5, 6))), "event_size"),
         (lambda: average_of(make("nade, classes"), built(NADE(4, 3))), "num_features"),
     ],
