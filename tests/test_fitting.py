@@ -242,8 +242,8 @@ def test_rows_of_bits_that_are_images_are_told():
     assert image_shape(np.cumsum(steps, axis=1) % 2.0) is None
     assert image_shape(flat[:, np.random.RandomState(0).permutation(64)]) is None
     candidates = recipes.candidates(flat, Bernoulli())
-    assert [c.name for c in candidates] == ["one order", "many orders", "neighbours"]
-    single, _, neighbours = (c.make(0) for c in candidates)
+    assert [c.name for c in candidates] == ["one order", "neighbours"]
+    single, neighbours = (c.make(0) for c in candidates)
     assert "8 x 8" in candidates[-1].why
     # What it hears is what a PixelCNN of images does, and both may be averaged.
     assert neighbours.event_shape == (64,)
@@ -262,9 +262,7 @@ def test_rows_of_bits_that_are_images_are_told():
 
 def test_candidates_follow_the_images():
     images = bits(40, 12).reshape(40, 4, 3)
-    assert names_of(images) == ["one order", "many orders", "neighbours"]
-    many = np.concatenate([images] * (recipes.FEW_ROWS // 40))
-    assert names_of(many) == ["one order", "neighbours"]
+    assert names_of(images) == ["one order", "neighbours"]
     # Averaged where they give logits, which centres of a mixture are not.
     for x, averaged in ((images, True), (7 * images, False)):
         conditional = recipes.default_conditional(x)

@@ -128,14 +128,11 @@ def candidates(x, conditional, context_size=0):
 
 
 def _of_images(x, conditional, context_size, image):
-    """Two whose average is better than either; many orders for few images of bits.
-
-    `image` is the shape of an image, which rows of bits may have, too.
-    """
-    found = [_one_order(x, conditional, context_size, is_image=True)]
-    if isinstance(conditional, Bernoulli) and len(x) < FEW_ROWS:
-        found.append(_many_orders(x, context_size))
-    return [*found, _neighbours(x, conditional, context_size, image)]
+    """Two whose average is better than either, of images or rows that are such."""
+    return [
+        _one_order(x, conditional, context_size, is_image=True),
+        _neighbours(x, conditional, context_size, image),
+    ]
 
 
 def _start(network, conditional, x, context_size, structures=None):
@@ -232,7 +229,6 @@ def _cycle(name, why, x, context_size, hidden_units, options, **settings):
     def make(seed):
         network = MADE(
             hidden_units,
-            event_shape=x.shape[1:],
             ordering="random",
             num_masks=NUM_ORDERS,
             encoder=Categorical(2),
