@@ -288,7 +288,10 @@ class _Search:
             )
 
     def average(self, one):
-        """Average its network with those before it, where that is the better for it."""
+        """Average its network with those before it, where that is the better for it.
+
+        Else the best of all goes on: alone, if it is the new one.
+        """
         together = [*self.averaged, one]
         if len(together) > 1:
             started = time.perf_counter()
@@ -297,7 +300,10 @@ class _Search:
             model.build(_shapes(*self.train))
             scores, place = self.score(model), self.place_of_average
             before = together if place is None else [self.trained[place], one]
-            if scores.mean() <= max(each.scores.mean() for each in before):
+            best = max(before, key=lambda each: each.scores.mean())
+            if scores.mean() <= best.scores.mean():
+                if best is one:
+                    self.averaged, self.place_of_average = [one], None
                 return
             names = tuple(each.candidate.name for each in together)
             candidate = Candidate("average", " and ".join(names), None, steps=0)

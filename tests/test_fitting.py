@@ -183,6 +183,13 @@ def test_an_average_grows_while_it_gains(monkeypatch):
         [5.0, 6.0, 4.25, 5.0],
     )
 
+    # Alone far better than the average: those to come are averaged with it.
+    assert averages_of(monkeypatch, 5.0, (3.0, 4.0), (3.5, 2.5)) == (
+        2,
+        ["a", "a", "a", "average"],
+        [5.0, 3.0, 3.5, 2.5],
+    )
+
 
 def test_little_time_still_gives_a_model(quick):
     model = fit_density(bits(), minutes=1e-6, verbose=0)
