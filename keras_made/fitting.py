@@ -14,7 +14,6 @@ import numpy as np
 from keras import ops
 
 from keras_made.checks import check_finite, to_array
-from keras_made.densities.density import AutoregressiveDensity
 from keras_made.densities.ensemble import Ensemble
 from keras_made.entries import Bernoulli, get
 from keras_made.networks.average import NetworkAverage
@@ -22,6 +21,7 @@ from keras_made.recipes import mixed
 from keras_made.recipes.budget import Budget, check_minutes
 from keras_made.recipes.candidates import (
     Candidate,
+    build_density,
     candidates,
     default_conditional,
 )
@@ -296,8 +296,8 @@ class _Search:
         if len(together) > 1:
             started = time.perf_counter()
             network = NetworkAverage([each.model.network for each in together])
-            model = AutoregressiveDensity(network, one.model.conditional)
-            model.build(_shapes(*self.train))
+            x, model = self.train[0], one.model
+            model = build_density(network, model.conditional, x, model.context_size)
             scores, place = self.score(model), self.place_of_average
             before = together if place is None else [self.trained[place], one]
             best = max(before, key=lambda each: each.scores.mean())
@@ -341,18 +341,12 @@ class _Search:
         models = [self.trained[place].model for place in taken]
         model = models[0] if len(models) == 1 else Ensemble(models)
         if not model.built:
-            model.build(_shapes(*self.train))
+            model.build((None, *self.train[0].shape[1:]))
         if self.verbose:
             names = ", ".join(self.choice[place]["name"] for place in taken)
             print(f"taken: {names}; {-scores.mean():.3f} nats on the validation rows")
         model.choice = self.choice
         return model
-
-
-def _shapes(x, context):
-    """Those of the input of a model of such rows."""
-    shape = (None, *x.shape[1:])
-    return shape if context is None else (shape, (None, context.shape[1]))
 
 
 def fit_one(model, candidate, train, valid, seconds, most=None):

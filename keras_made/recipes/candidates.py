@@ -137,12 +137,13 @@ def _of_images(x, conditional, context_size, image):
 
 def _start(network, conditional, x, context_size, structures=None):
     """A density that is about to learn rows like these."""
-    model = _build(network, conditional, x, context_size, structures)
+    model = build_density(network, conditional, x, context_size, structures)
     start_at_marginals(network, conditional, x)
     return model
 
 
-def _build(network, conditional, x, context_size, structures=None):
+def build_density(network, conditional, x, context_size, structures=None):
+    """A density of rows like these, built, and adapted where entries are real."""
     model = AutoregressiveDensity(network, conditional, structures=structures)
     shape = (None, *x.shape[1:])
     model.build((shape, (None, context_size)) if context_size else shape)
@@ -172,12 +173,14 @@ def _one_order(x, conditional, context_size, is_image=False):
         return _start(network, conditional, x, context_size)
 
     why = f"{rows} rows train one order well: {units} units, dropout {dropout}"
-    steps = 8000 if many else 6000
-    if is_image:
-        averaged = _are_logits(conditional)
-        return Candidate("one order", why, make, steps=steps, averaged=averaged)
-    continuous = None if bits else conditional.continuous
-    return Candidate("one order", why, make, steps=steps, continuous=continuous)
+    return Candidate(
+        "one order",
+        why,
+        make,
+        steps=8000 if many else 6000,
+        continuous=None if bits or is_image else conditional.continuous,
+        averaged=is_image and _are_logits(conditional),
+    )
 
 
 def _are_logits(conditional):
@@ -198,7 +201,7 @@ def _neighbours(x, conditional, context_size, image):
         )
         if x.ndim == 2:
             network = NetworkAverage([network], event_shape=x.shape[1:])
-        return _build(network, conditional, x, context_size)
+        return build_density(network, conditional, x, context_size)
 
     size = " x ".join(str(length) for length in image)
     why = f"a PixelCNN of {size}: what is near counts, wherever it is"
@@ -240,7 +243,9 @@ def _cycle(name, why, x, context_size, hidden_units, options, **settings):
 
     def finish(model):
         mixed_now = range(MIXED_AT_END)
-        return _build(model.network, model.conditional, x, context_size, mixed_now)
+        return build_density(
+            model.network, model.conditional, x, context_size, mixed_now
+        )
 
     return Candidate(name, why, make, finish, **settings)
 

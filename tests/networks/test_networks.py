@@ -46,14 +46,13 @@ from keras_made.networks import attention
 
 pytestmark = pytest.mark.neutral
 
-# name: (constructor, event shape, size of the context)
-
 
 def pixelcnn_of_rows(event_shape=(6,)):
     network = PixelCNN((2, 3), 8, num_layers=2)
     return NetworkAverage([network], event_shape=event_shape)
 
 
+# name: (constructor, event shape, size of the context)
 NETWORKS = {
     "nade": (lambda: NADE(8), (6,), 0),
     "nade, reversed": (lambda: NADE(8, 2, ordering="reversed"), (6,), 2),
